@@ -1,0 +1,36 @@
+"""What every node's configuration is made of.
+
+A *Spec* says what to compute: every field is hashed into the node's key. *Resources* say how: they are recorded
+in the manifest and never hashed, so moving a run from a laptop to a cluster keeps its keys.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, and a field that is not declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Resources(BaseModel):
+    """How a node runs. None of it changes what the node computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    workers: int = Field(default=2, ge=1)
+    """Ray tasks at once, or training ranks. With 1, a data node works inside its job's own process."""
+    cpus: float = Field(default=1, gt=0)
+    """CPUs of one worker."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs of one worker."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory that Ray reserves for one worker; None reserves nothing."""
+    shards_per_task: int = Field(default=8, ge=1)
+    """Short shards that one Ray task works through, each with a receipt of its own."""
+    shard_retries: int = Field(default=2, ge=0)
+    """How often a shard that raised is tried again before it is quarantined."""
+    infrastructure_retries: int = Field(default=8, ge=0)
+    """How many lost workers (killed, preempted, out of memory) a node survives; not charged to its shards."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences a rank holds at once; None takes what the global batch gives. Training nodes only."""
