@@ -4,6 +4,8 @@ A *Spec* says what to compute: every field is hashed into the node's key. *Resou
 in the manifest and never hashed, so moving a run from a laptop to a cluster keeps its keys.
 """
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -11,6 +13,10 @@ class Spec(BaseModel):
     """Base of all specs: frozen, and a field that is not declared is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    # Set by the specs of nodes: the node's name, and an integer that is raised when its output would change.
+    node: ClassVar[str]
+    version: ClassVar[int]
 
 
 class Resources(BaseModel):

@@ -1,0 +1,73 @@
+"""The nodes that there are: for each, its spec, the job that computes it and the nodes it reads.
+
+The graph of a recipe is made from this table: a recipe's node takes its inputs from the nodes named here unless it says
+otherwise. `version` stands with each spec, and is raised when the node's output would change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from configs.base import Resources, Spec
+from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
+from configs.dedup import DedupSpec
+from configs.evaluate import EvaluateSpec
+from configs.pretrain import PretrainSpec
+from configs.report import ReportSpec
+from configs.scrub import ScrubSpec
+from configs.tokenizer import TokenizerSpec, TokensSpec
+
+ALL_OTHERS = "*"
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """How one kind of node is computed."""
+
+    spec: type[Spec]
+    job: str
+    """module:function of `run(spec, inputs, output, resources) -> Outcome`."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Slot -> the node of a recipe that fills it by default; {"*": "*"} takes every other node."""
+    resources: Resources = field(default_factory=Resources)
+    written: type[Spec] | None = None
+    """What a recipe holds where the spec itself is made by pinning an external input."""
+    pin: str | None = None
+    """module:function that makes the spec from what is written, before keys are computed."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.node
+
+    @property
+    def version(self) -> int:
+        return self.spec.version
+
+    @property
+    def room(self) -> str:
+        return self.job.split(".")[1]
+
+    @property
+    def in_recipe(self) -> type[Spec]:
+        """The model that a recipe's section is checked against."""
+        return self.written or self.spec
+
+
+ONE_PROCESS = Resources(workers=1)
+
+KINDS = (
+    NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
+    NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
+    NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
+    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
+    NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
+    NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
+    NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
+    NodeKind(
+        EvaluateSpec,
+        "ray_jobs.evaluate.job:run",
+        {"model": "pretrain", "tokens": "tokens", "tokenizer": "tokenizer"},
+        ONE_PROCESS,
+    ),
+    NodeKind(ReportSpec, "ray_jobs.report.job:run", {ALL_OTHERS: ALL_OTHERS}, ONE_PROCESS),
+)
+NODES: dict[str, NodeKind] = {kind.name: kind for kind in KINDS}

@@ -1,0 +1,256 @@
+"""Running one node to its commit: the protocol, from lease to manifest. Ray only enters through the executor."""
+
+import importlib
+import json
+import logging
+import resource
+import secrets
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from configs.base import Resources
+from configs.nodes import NODES, NodeKind
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.code import code_of
+from ray_jobs.checkpoint.keys import key_of, key_payload
+from ray_jobs.checkpoint.layout import NodePath
+from ray_jobs.checkpoint.lease import Lease, LeaseRecord
+from ray_jobs.checkpoint.manifest import (
+    InputRef,
+    Manifest,
+    digest_of_receipts,
+    missing_outputs,
+    parse_manifest,
+    read_manifest,
+)
+from ray_jobs.checkpoint.shards import Outcome, Record, add_counters, check_funnel
+from ray_jobs.checkpoint.store import Store
+from ray_jobs.cluster.executor import Executor, InlineExecutor, RayExecutor
+from ray_jobs.cluster.fan_out import NodeFailed, UserError
+from ray_jobs.cluster.output import NodeOutput
+
+log = logging.getLogger("headrace")
+
+
+class InputKey(Record):
+    node: str
+    key: str
+
+
+class NodeRequest(Record):
+    """What a Ray job is asked to compute."""
+
+    node: str
+    version: int
+    spec: dict[str, Any]
+    inputs: dict[str, InputKey]
+    generation: int = 1
+    resources: dict[str, Any]
+    submission: str | None = None
+
+    def payload(self, kind: NodeKind) -> dict[str, Any]:
+        spec = kind.spec.model_validate(self.spec)
+        inputs = {slot: upstream.key for slot, upstream in self.inputs.items()}
+        return key_payload(self.node, self.version, spec, inputs, self.generation)
+
+
+def run_node(
+    store: Store, request: NodeRequest, executor_of: Callable[[Resources], Executor] | None = None
+) -> Manifest:
+    """Computes the node unless its manifest stands, and returns the manifest that stands.
+
+    Raises:
+        UserError: the request cannot be computed as it is.
+        NodeFailed: too many shards or workers were lost.
+    """
+    kind = _kind_of(request)
+    payload = request.payload(kind)
+    path = NodePath(request.node, key_of(payload))
+    attempt = secrets.token_hex(6)
+    standing = finished_manifest(store, path)
+    if standing is not None:
+        log.info("%s is done already (attempt %s)", path.root, standing.attempt)
+        return standing
+    lease = Lease(store, path.lease, attempt, request.submission)
+    if not lease.acquire(lambda: store.size(path.manifest) is not None, _tell_of_holder):
+        manifest = finished_manifest(store, path)
+        if manifest is not None:
+            return manifest
+    with lease:
+        return _compute(store, request, kind, payload, path, attempt, lease, executor_of or _executor_of)
+
+
+def finished_manifest(store: Store, path: NodePath) -> Manifest | None:
+    """The node's manifest if all its outputs are there. Where some are not, it is withdrawn together with the receipts
+    of what is missing, in the order of garbage collection, so that exactly that is computed again."""
+    manifest = read_manifest(store, path)
+    if manifest is None:
+        return None
+    missing = missing_outputs(store, manifest)
+    if not missing:
+        return manifest
+    log.warning(
+        "%s: %d outputs are missing or damaged (%s): computing them again",
+        path.root,
+        len(missing),
+        missing[0],
+    )
+    withdraw(store, manifest, {line.split(" is ")[0] for line in missing})
+    return None
+
+
+def withdraw(store: Store, manifest: Manifest, paths: set[str]) -> None:
+    """Takes back the manifest, then the receipts of the outputs at `paths`: the next run computes just these."""
+    store.delete([manifest.path.manifest])
+    store.delete([manifest.path.receipt(file.stage, file.shard) for file in manifest.outputs if file.path in paths])
+
+
+def _kind_of(request: NodeRequest) -> NodeKind:
+    kind = NODES.get(request.node)
+    if kind is None:
+        raise UserError(
+            f"this code knows no node {request.node!r}, only {', '.join(NODES)}: deploy the submitting version"
+        )
+    if kind.version != request.version:
+        raise UserError(
+            f"{request.node} was submitted as version {request.version}, this code has {kind.version}: "
+            "run the same revision of Headrace on the cluster and where you submit"
+        )
+    return kind
+
+
+def _tell_of_holder(record: LeaseRecord) -> None:
+    log.info(
+        "waiting for attempt %s, which computes this node on %s (pid %d)",
+        record.attempt,
+        record.host,
+        record.pid,
+    )
+
+
+def _executor_of(resources: Resources) -> Executor:
+    return InlineExecutor() if resources.workers == 1 else RayExecutor(resources)
+
+
+def _compute(
+    store: Store,
+    request: NodeRequest,
+    kind: NodeKind,
+    payload: dict[str, Any],
+    path: NodePath,
+    attempt: str,
+    lease: Lease,
+    executor_of: Callable[[Resources], Executor],
+) -> Manifest:
+    started, began = time.time(), time.monotonic()
+    spec = kind.spec.model_validate(request.spec)
+    resources = Resources.model_validate(request.resources)
+    inputs = {slot: Checkpoint.open(store, upstream.node, upstream.key) for slot, upstream in request.inputs.items()}
+    output = NodeOutput(
+        store,
+        path,
+        attempt,
+        resources,
+        executor=lambda: executor_of(resources),
+        max_quarantined_share=getattr(spec, "max_quarantined_share", 0.0),
+        show=lease.show,
+    )
+    output.record("started.json", {"request": request.model_dump(), "at": started})
+    module, _, function = kind.job.partition(":")
+    try:
+        outcome: Outcome = getattr(importlib.import_module(module), function)(spec, inputs, output, resources)
+    except BaseException as error:
+        output.flush()
+        output.record("failed.json", {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
+        raise
+    output.flush()
+    manifest = _manifest(request, kind, payload, path, attempt, inputs, output, outcome, resources)
+    manifest = manifest.model_copy(
+        update={
+            "started": started,
+            "seconds": round(time.monotonic() - began, 3),
+            "cpu_seconds": round(manifest.cpu_seconds + _own_cpu_seconds(), 3),
+            "gpu_seconds": round(resources.gpus * resources.workers * (time.monotonic() - began), 3),
+        }
+    )
+    return commit(store, manifest)
+
+
+def _manifest(
+    request: NodeRequest,
+    kind: NodeKind,
+    payload: dict[str, Any],
+    path: NodePath,
+    attempt: str,
+    inputs: dict[str, Checkpoint],
+    output: NodeOutput,
+    outcome: Outcome,
+    resources: Resources,
+) -> Manifest:
+    receipts = [receipt for _, receipt in sorted(output.receipts.items())]
+    published = [receipt for receipt in receipts if receipt.stage in outcome.outputs]
+    counters = outcome.counters
+    if counters is None:
+        counters = add_counters(receipt.counters for receipt in published)
+    check_funnel(counters, request.node)
+    sources = sorted({source for upstream in inputs.values() for source in upstream.manifest.sources})
+    return Manifest(
+        node=request.node,
+        key=path.key,
+        payload=payload,
+        inputs={
+            slot: InputRef(node=upstream.node, key=upstream.key, content_digest=upstream.manifest.content_digest)
+            for slot, upstream in inputs.items()
+        },
+        outputs=tuple(file for receipt in published for file in receipt.files),
+        counters=counters,
+        metrics=outcome.metrics,
+        quarantined=tuple(output.quarantined),
+        content_digest=digest_of_receipts(path.key, published, output.quarantined),
+        code=code_of(kind.room, kind.version),
+        resources=json.loads(resources.model_dump_json()),
+        attempt=attempt,
+        started=0.0,
+        seconds=0.0,
+        cpu_seconds=sum(receipt.cpu_seconds for receipt in receipts if not output.in_own_process(receipt)),
+        world_size=resources.workers,
+        sources=tuple(sources) or (path.key,),
+    )
+
+
+def _own_cpu_seconds() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in usage)
+
+
+def commit(store: Store, manifest: Manifest) -> Manifest:
+    """Publishes the manifest create-only; where another attempt was first, what stands is adopted."""
+    if store.create(manifest.path.manifest, manifest.to_json()):
+        return manifest
+    data = store.get(manifest.path.manifest)
+    assert data is not None, f"{manifest.path.manifest} was there a moment ago"
+    standing = parse_manifest(data, manifest.path)
+    if standing.content_digest != manifest.content_digest:
+        log.warning(
+            "attempts %s and %s of %s differ in content (%s, %s): the node is not deterministic; the first stands",
+            standing.attempt,
+            manifest.attempt,
+            manifest.path.root,
+            standing.content_digest[:16],
+            manifest.content_digest[:16],
+        )
+    return standing
+
+
+__all__ = [
+    "InputKey",
+    "NodeFailed",
+    "NodeRequest",
+    "UserError",
+    "commit",
+    "finished_manifest",
+    "run_node",
+    "withdraw",
+]
