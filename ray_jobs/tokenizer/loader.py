@@ -36,9 +36,7 @@ class TokenDataset:
 
     def __init__(self, paths: Sequence[Path], dtype: str, sequence_length: int, seed: int):
         if dtype not in DTYPES:
-            raise ValueError(
-                f"tokens are stored as uint16 or uint32, not {dtype!r}: take the tokens node's dtype"
-            )
+            raise ValueError(f"tokens are stored as uint16 or uint32, not {dtype!r}: take the tokens node's dtype")
         if sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1, not {sequence_length}")
         self.paths = tuple(Path(path) for path in paths)
@@ -48,13 +46,9 @@ class TokenDataset:
         sizes = [path.stat().st_size for path in self.paths]
         for path, size in zip(self.paths, sizes, strict=True):
             if size % self.dtype.itemsize:
-                raise ValueError(
-                    f"{path} holds {size} bytes, no whole number of {dtype} tokens: check the dtype"
-                )
+                raise ValueError(f"{path} holds {size} bytes, no whole number of {dtype} tokens: check the dtype")
         # Shard s holds the tokens bounds[s] … bounds[s+1]-1 of the stream.
-        self._bounds = np.concatenate(
-            [[0], np.cumsum(np.array(sizes, dtype=np.int64) // self.dtype.itemsize)]
-        )
+        self._bounds = np.concatenate([[0], np.cumsum(np.array(sizes, dtype=np.int64) // self.dtype.itemsize)])
         self.num_tokens = int(self._bounds[-1])
         self._length = (self.num_tokens - 1) // sequence_length if self.num_tokens else 0
         if self._length == 0:

@@ -89,9 +89,7 @@ def test_stopping_on_8_ranks_and_going_on_with_3_shows_the_very_next_sample(tmp_
     def step(world: int, number: int) -> np.ndarray:
         share = global_batch // world
         ranks = [TokenDataset(paths, "uint16", 16, seed=9) for _ in range(world)]
-        return np.concatenate(
-            [d.batch(number * global_batch + r * share, share) for r, d in enumerate(ranks)]
-        )
+        return np.concatenate([d.batch(number * global_batch + r * share, share) for r, d in enumerate(ranks)])
 
     whole = TokenDataset(paths, "uint16", 16, seed=9).batch(0, 40 * global_batch)  # three epochs
     resumed = np.concatenate([step(8, s) for s in range(17)] + [step(3, s) for s in range(17, 40)])
