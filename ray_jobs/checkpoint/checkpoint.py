@@ -29,8 +29,8 @@ class Checkpoint:
         manifest = read_manifest(store, NodePath(node, key))
         if manifest is None:
             raise FileNotFoundError(
-                f"{store.url} holds no finished {node} {key[:16]}: it was never computed here, or collected as garbage; "
-                "`headrace run` computes it again"
+                f"{store.url} holds no finished {node} {key[:16]}: it was never computed here, or "
+                "collected as garbage; `headrace run` computes it again"
             )
         return cls(store, manifest)
 

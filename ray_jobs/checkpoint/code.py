@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def room_digest(room: str) -> str:
     """sha256 over the sources of ray_jobs/<room>/ and configs/<room>.py."""
     digest = hashlib.sha256()
-    files = sorted((ROOT / "ray_jobs" / room).rglob("*.py")) + [ROOT / "configs" / f"{room}.py"]
+    files = [*sorted((ROOT / "ray_jobs" / room).rglob("*.py")), ROOT / "configs" / f"{room}.py"]
     for file in files:
         if file.exists():
             digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
@@ -24,7 +24,7 @@ def room_digest(room: str) -> str:
 
 @functools.cache
 def git_revision() -> str | None:
-    """The checkout's commit, read without starting git; HEADRACE_GIT_REVISION where the code was shipped without .git."""
+    """The checkout's commit, read without starting git; HEADRACE_GIT_REVISION where code is shipped without .git."""
     given = os.environ.get("HEADRACE_GIT_REVISION")
     head = ROOT / ".git" / "HEAD"
     if given or not head.is_file():

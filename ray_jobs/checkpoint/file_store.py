@@ -16,7 +16,7 @@ TEMPORARY_PREFIX = ".new-"
 
 
 class FileStore(Store):
-    """Objects are files below `root`. `create` is write + fsync of a temporary file, then link(2), which one writer wins."""
+    """Objects are files below `root`. `create` is write + fsync of a temporary file, then link(2): one writer wins."""
 
     def __init__(self, root: Path):
         self.root = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 (resolve() would follow links)
@@ -58,7 +58,7 @@ class FileStore(Store):
     def create(self, path: str, data: bytes) -> bool:
         return self.create_many([(path, data)])[0]
 
-    def create_many(self, records: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         won, folders = [], set()
         for path, data in records:
             target = self._file(path)
@@ -96,7 +96,7 @@ class FileStore(Store):
         assert prefix == "" or prefix.endswith("/"), prefix
         yield from _walk(self.root / prefix, prefix)
 
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Sequence[str]:
         try:
             with os.scandir(self.root / prefix) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
@@ -185,7 +185,7 @@ def _explained(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = {
-            errno.ENOSPC: "the disk is full: free space (`headrace gc --apply` deletes what no ref or recent run needs)",
+            errno.ENOSPC: "the disk is full: free space (`headrace gc --apply` deletes what nothing needs)",
             errno.EDQUOT: "the disk quota is used up: free space (`headrace gc --apply`) or ask for more",
             errno.EROFS: "the disk is read-only: choose another store with --store",
             errno.EACCES: "permission denied: choose another store with --store, or mend its permissions",

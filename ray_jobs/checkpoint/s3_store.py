@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class S3Store(Store):
             for item in page.get("Contents", []):
                 yield Entry(item["Key"][skip:], item["Size"], item["LastModified"].timestamp())
 
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Sequence[str]:
         full = self._full_prefix(prefix)
         pages = self._pages(Prefix=full, Delimiter="/")
         return sorted(
@@ -149,7 +149,7 @@ class S3Store(Store):
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, paths: Iterable[str]) -> None:
-        batch: list[dict[str, str]] = []
+        batch: "list[dict[str, str]]" = []
         for path in paths:
             batch.append({"Key": self._key(path)})
             if len(batch) == 1000:  # the API's limit
@@ -158,7 +158,7 @@ class S3Store(Store):
         if batch:
             self._delete_batch(batch)
 
-    def _delete_batch(self, batch: list[dict[str, str]]) -> None:
+    def _delete_batch(self, batch: "list[dict[str, str]]") -> None:
         answer = self._call(
             lambda: client().delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
         )

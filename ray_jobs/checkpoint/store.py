@@ -66,7 +66,7 @@ class Store(ABC):
         """Every object below the folder `prefix` (ending in "/", or "" for all), in the order of paths."""
 
     @abstractmethod
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Sequence[str]:
         """Names of the folders directly below the folder `prefix`, sorted."""
 
     @abstractmethod
@@ -81,11 +81,11 @@ class Store(ABC):
         """The object's own local file, where the store has such."""
         return None
 
-    def create_many(self, records: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         """`create` for several records at once; a store may share the cost between them."""
         return [self.create(path, data) for path, data in records]
 
-    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
         """`get` of many objects, in the order of `paths`."""
         if self.concurrency == 1 or len(paths) < 2:
             return [self.get(path) for path in paths]

@@ -1,0 +1,197 @@
+"""Recipes: a graph of nodes with their specs, from YAML and overrides, checked field by field.
+
+A recipe's section for a node holds the fields of its spec, and beside them `resources`, `generation` (raised to compute
+again), `inputs` (slot -> node, where it differs from the default) and `kind` (where the node has another name):
+
+    dedup:
+      threshold: 0.8
+      resources: {workers: 4}
+"""
+
+import difflib
+import graphlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.base import Resources, Spec
+from configs.nodes import ALL_OTHERS, NODES, NodeKind
+
+RECIPES = Path(__file__).parent / "recipes"
+RESERVED = ("kind", "resources", "generation", "inputs")
+
+
+@dataclass(frozen=True)
+class RecipeNode:
+    """One node of a recipe."""
+
+    name: str
+    kind: NodeKind
+    written: Spec
+    """The spec, or what will be pinned to make it."""
+    resources: Resources
+    inputs: Mapping[str, str]
+    """Slot -> name of a node of this recipe."""
+    generation: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    about: str
+    nodes: Mapping[str, RecipeNode]
+    """In an order in which every node comes after its inputs."""
+    overrides: tuple[str, ...] = ()
+
+    def ancestors(self, name: str) -> set[str]:
+        """The nodes that `name` is computed from, and itself."""
+        found = {name}
+        for upstream in self.nodes[name].inputs.values():
+            found |= self.ancestors(upstream)
+        return found
+
+    def descendants(self, name: str) -> set[str]:
+        """The nodes that are computed from `name`, and itself."""
+        return {other for other in self.nodes if name in self.ancestors(other)}
+
+
+def recipe_names() -> list[str]:
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name` (or a path ending in .yaml) with `path=value` overrides.
+
+    Raises:
+        ValueError: there is no such recipe, or a field is unknown or ill-typed; the message names it and what would be right.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"there is no recipe {name!r}: {_did_you_mean(name, recipe_names())}, or give a path to a .yaml")
+    try:
+        written = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    for override in overrides:
+        _set(written, override)
+    return make_recipe(written, path.stem, overrides)
+
+
+def make_recipe(written: Any, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    if not isinstance(written, dict) or not isinstance(written.get("nodes"), dict):
+        raise ValueError(f"recipe {name}: write `about: …` and `nodes:` with one section a node")
+    unknown = set(written) - {"about", "nodes"}
+    if unknown:
+        raise ValueError(f"recipe {name}: there is no field {sorted(unknown)[0]!r}, only about and nodes")
+    nodes = {node: _make_node(node, section or {}, written["nodes"]) for node, section in written["nodes"].items()}
+    for node in nodes.values():
+        for slot, upstream in node.inputs.items():
+            if upstream not in nodes:
+                raise ValueError(
+                    f"{node.name}.inputs.{slot} is {upstream!r}, which is no node of recipe {name}: "
+                    f"{_did_you_mean(upstream, nodes)}"
+                )
+    try:
+        order = graphlib.TopologicalSorter({n: sorted(set(nodes[n].inputs.values())) for n in nodes}).static_order()
+        return Recipe(name, written.get("about", ""), {n: nodes[n] for n in order}, tuple(overrides))
+    except graphlib.CycleError as error:
+        raise ValueError(f"recipe {name}: the inputs form a circle: {' <- '.join(error.args[1])}") from error
+
+
+def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> RecipeNode:
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} must hold fields, not {section!r}")
+    kind_name = section.get("kind", name)
+    if kind_name not in NODES:
+        raise ValueError(f"{name}: there is no kind of node {kind_name!r}: {_did_you_mean(kind_name, NODES)}")
+    kind = NODES[kind_name]
+    if ALL_OTHERS in kind.inputs:
+        defaults = {other: other for other in all_sections if other != name}
+    else:
+        defaults = dict(kind.inputs)
+    given = section.get("inputs", {})
+    for slot in given:
+        if slot not in defaults:
+            raise ValueError(f"{name}.inputs has no slot {slot!r}: {_did_you_mean(slot, defaults)}")
+    generation = section.get("generation", 1)
+    if type(generation) is not int or generation < 1:
+        raise ValueError(f"{name}.generation is {generation!r}: write a whole number from 1")
+    fields = {field: value for field, value in section.items() if field not in RESERVED}
+    resources = {**kind.resources.model_dump(exclude_unset=True), **(section.get("resources") or {})}
+    return RecipeNode(
+        name=name,
+        kind=kind,
+        written=checked(kind.in_recipe, fields, name),
+        resources=checked(Resources, resources, f"{name}.resources"),
+        inputs={**defaults, **given},
+        generation=generation,
+    )
+
+
+def checked[M: BaseModel](model: type[M], fields: Mapping[str, Any], where: str) -> M:
+    """The model made from `fields`; a ValueError names each wrong field and what would be right."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        lines = [_explain(model, item, where) for item in error.errors(include_url=False)]
+        raise ValueError("\n".join(lines)) from error
+
+
+def _explain(model: type[BaseModel], item: Any, where: str) -> str:
+    path = [str(part) for part in item["loc"]]
+    name = ".".join([where, *path])
+    if item["type"] == "extra_forbidden":
+        fields = _fields_at(model, path[:-1])
+        return f"there is no field {name}: {_did_you_mean(path[-1], fields)}"
+    if item["type"] == "missing":
+        return f"{name} is missing: set it in the recipe or with --set {name}=…"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name} is {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Names of the fields of the model that `path` leads to."""
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            continue  # the tag of a union
+        nested = [t for t in [field.annotation, *get_args(field.annotation)] if isinstance(t, type)]
+        models = [t for t in nested if issubclass(t, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1)
+    listed = ", ".join(known)
+    return f"did you mean {close[0]!r}? There are: {listed}" if close else f"there are: {listed}"
+
+
+def _set(written: Any, override: str) -> None:
+    """Applies `node.field.field=value`, the value being YAML."""
+    path, equals, text = override.partition("=")
+    parts = path.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise ValueError(f"--set {override!r}: write node.field=value, such as pretrain.model.layers=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override!r}: the value is not YAML ({error})") from error
+    nodes = written.get("nodes") or {}
+    if parts[0] not in nodes:
+        raise ValueError(f"--set {override!r}: there is no node {parts[0]!r}: {_did_you_mean(parts[0], nodes)}")
+    if nodes[parts[0]] is None:
+        nodes[parts[0]] = {}
+    place = nodes[parts[0]]
+    for part in parts[1:-1]:
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[parts[-1]] = value

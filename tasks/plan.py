@@ -1,0 +1,160 @@
+"""The plan before a run: for every node HIT, RUN or RESUME, and why."""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from configs.base import Spec
+from configs.recipe import Recipe, RecipeNode, checked
+from ray_jobs.checkpoint.code import room_digest
+from ray_jobs.checkpoint.keys import canonical_json, key_of, key_payload
+from ray_jobs.checkpoint.layout import NodePath
+from ray_jobs.checkpoint.manifest import Manifest, missing_outputs, read_manifest
+from ray_jobs.checkpoint.refs import RefMoved, move_ref, read_ref
+from ray_jobs.checkpoint.runs import Run, last_run_of
+from ray_jobs.checkpoint.store import Store
+
+HIT, RUN, RESUME = "HIT", "RUN", "RESUME"
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """What will be done for one node of the recipe."""
+
+    recipe_node: RecipeNode
+    spec: Spec
+    payload: dict[str, Any]
+    key: str
+    state: str
+    why: tuple[str, ...]
+    manifest: Manifest | None = None
+    """Where the state is HIT."""
+    drift: bool = False
+    """The node's code changed under the same version since its checkpoint was made."""
+
+    @property
+    def name(self) -> str:
+        return self.recipe_node.name
+
+    @property
+    def kind(self) -> str:
+        return self.recipe_node.kind.name
+
+    @property
+    def path(self) -> NodePath:
+        return NodePath(self.kind, self.key)
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    store: Store
+    nodes: Mapping[str, PlannedNode]
+    """In the recipe's order."""
+    last_run: Run | None = field(default=None)
+
+    def all_hit(self) -> bool:
+        return all(node.state == HIT for node in self.nodes.values())
+
+
+def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
+    """Resolves pins and keys, and looks up what stands in the store.
+
+    An all-HIT plan takes two requests a node and one more for each 1,000 outputs.
+
+    Args:
+        refresh: look at external inputs anew instead of reusing their pins.
+    """
+    last_run = last_run_of(store, recipe.name)
+    planned: dict[str, PlannedNode] = {}
+    for node in recipe.nodes.values():
+        spec = _spec_of(node, store, refresh)
+        inputs = {slot: planned[upstream].key for slot, upstream in node.inputs.items()}
+        payload = key_payload(node.kind.name, node.kind.version, spec, inputs, node.generation)
+        path = NodePath(node.kind.name, key_of(payload))
+        manifest = read_manifest(store, path)
+        missing = missing_outputs(store, manifest) if manifest else []
+        if manifest and not missing:
+            drift = manifest.code.digest != room_digest(node.kind.room)
+            why = (f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}",) if drift else ()
+            planned[node.name] = PlannedNode(node, spec, payload, path.key, HIT, why, manifest, drift)
+            continue
+        if missing:
+            why = (f"{len(missing)} outputs are missing or damaged: {missing[0]}",)
+        else:
+            why = tuple(_why(node, payload, path.key, planned, last_run))
+        num_shards, num_done = _standing_shards(store, path)
+        if num_done:
+            why = (f"{num_done} of {num_shards} shards or steps stand", *why)
+        planned[node.name] = PlannedNode(node, spec, payload, path.key, RESUME if num_done else RUN, why)
+    return Plan(recipe, store, planned, last_run)
+
+
+def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:
+    """The node's spec; where an external input makes it, the pin that stands, or a new one."""
+    if node.kind.pin is None:
+        return node.written
+    module, _, function = node.kind.pin.partition(":")
+    pin: Callable[[Spec], Spec] = getattr(importlib.import_module(module), function)
+    if not getattr(node.written, "needs_network", True):
+        return pin(node.written)  # cheap, and a function of what is installed here: nothing to remember
+    name = f"pins/{hashlib.sha256(canonical_json(node.written.model_dump()).encode()).hexdigest()[:16]}"
+    entry = read_ref(store, name)
+    if entry is not None and not refresh:
+        return checked(node.kind.spec, entry.target, node.name)
+    spec = pin(node.written)
+    target = json.loads(canonical_json(spec.model_dump()))
+    if entry is None or entry.target != target:
+        try:
+            move_ref(store, name, target, "refresh" if refresh else "first pin", entry.number if entry else 0)
+        except RefMoved:  # another planner pinned it at this moment: both go on with the same one
+            return _spec_of(node, store, refresh=False)
+    return spec
+
+
+def _why(
+    node: RecipeNode, payload: dict[str, Any], key: str, planned: Mapping[str, PlannedNode], last_run: Run | None
+) -> list[str]:
+    """Why the node has no checkpoint, by comparison with the recipe's last run."""
+    before = last_run.nodes.get(node.name) if last_run else None
+    if before is None:
+        return ["never computed in this store"]
+    if before.key == key:
+        return [f"not finished by run {last_run.id}" if before.state != HIT else "its checkpoint was collected"]
+    reasons = spec_changes(before.payload["spec"], payload["spec"])
+    for name in ("version", "generation"):
+        if before.payload[name] != payload[name]:
+            reasons.append(f"{name} {before.payload[name]} -> {payload[name]}")
+    slots = {slot: planned[upstream].name for slot, upstream in node.inputs.items()}
+    reasons += [
+        f"upstream {slots[slot]}" for slot, k in payload["inputs"].items() if before.payload["inputs"].get(slot) != k
+    ]
+    return reasons
+
+
+def spec_changes(before: Any, after: Any, path: str = "spec") -> list[str]:
+    """One line a changed field: `spec.jaccard 0.80 -> 0.85`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = list(dict.fromkeys([*before, *after]))
+        return [c for n in names for c in spec_changes(before.get(n), after.get(n), f"{path}.{n}")]
+    if before == after:
+        return []
+    return [f"{path} {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:36]}… ({len(value)} items)" if isinstance(value, list) else f"{text[:39]}…"
+
+
+def _standing_shards(store: Store, path: NodePath) -> tuple[int, int]:
+    """Shards planned and receipts standing, by one listing and a read a stage."""
+    receipts = [entry for entry in store.list(f"{path.root}/receipts/")]
+    if not receipts:
+        return 0, 0
+    plans = [entry.path for entry in store.list(f"{path.root}/shards/")]
+    num_shards = sum(len(json.loads(data)) for data in store.get_many(plans) if data is not None)
+    return max(num_shards, len(receipts)), len(receipts)
