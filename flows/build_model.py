@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, runtime
@@ -36,7 +37,7 @@ MAX_NODES_AT_ONCE = 8
 
 @flow(
     name="build-model",
-    flow_run_name="{recipe}",
+    flow_run_name=lambda: Path(runtime.flow_run.parameters["recipe"]).stem,
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),
     persist_result=False,
     log_prints=False,
@@ -128,7 +129,7 @@ def run_record(
         )
     failed = any(node.state == "FAILED" for node in nodes.values())
     return Run(
-        id=new_run_id(plan.recipe.name),
+        id=new_run_id(plan.recipe.name, began),
         recipe=plan.recipe.name,
         overrides=plan.recipe.overrides,
         started=began,

@@ -99,7 +99,7 @@ def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:
         return node.written
     module, _, function = node.kind.pin.partition(":")
     pin: Callable[[Spec], Spec] = getattr(importlib.import_module(module), function)
-    if not getattr(node.written, "needs_network", True):
+    if not node.written.needs_network:
         return pin(node.written)  # cheap, and a function of what is installed here: nothing to remember
     name = f"pins/{hashlib.sha256(canonical_json(node.written.model_dump()).encode()).hexdigest()[:16]}"
     entry = read_ref(store, name)

@@ -27,4 +27,4 @@ def plan(
         return
     console = show.console()
     console.print(show.plan_table(made, estimates))
-    console.print(show.estimate_line(made, estimates))
+    console.print(show.estimate_line(made, estimates), soft_wrap=True)

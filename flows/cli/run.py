@@ -58,7 +58,7 @@ def run(
         from tasks.estimate import estimate
 
         estimates = {name: guess for name, guess in estimate(plan).items() if name in chosen.to_run}
-        show.console().print(show.estimate_line(plan, estimates))
+        show.console().print(show.estimate_line(plan, estimates), soft_wrap=True)
     state = run_flow(
         {
             "recipe": recipe,
@@ -117,7 +117,7 @@ def record_of_hits(plan: "Plan", began: float) -> Run:
         state = "HIT" if node.manifest else "SKIPPED"
         nodes[name] = RunNode(node=node.kind, key=node.key, payload=node.payload, state=state, headline=headline)
     return Run(
-        id=new_run_id(plan.recipe.name),
+        id=new_run_id(plan.recipe.name, began),
         recipe=plan.recipe.name,
         overrides=plan.recipe.overrides,
         started=began,
