@@ -54,6 +54,8 @@ class RunContext:
     cancelled: Callable[[], bool]
     metadata: dict[str, str]
     results: dict[str, Manifest] = field(default_factory=dict)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Node -> (FAILED or CANCELLED, what went wrong and what to do)."""
 
 
 def prefect_task(node: PlannedNode, planned: dict[str, PlannedNode], context: RunContext) -> "Task[[], Any]":
@@ -97,7 +99,7 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
     from prefect.logging import get_run_logger
 
-    from tasks.failures import JobFailed, Stopped
+    from tasks.failures import Stopped
     from tasks.jobs import JobRequest, Watcher, run_job
 
     log = get_run_logger()
@@ -129,8 +131,10 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
     log.info("%s %s: %s", node.state, node.path.root, "; ".join(node.why))
     try:
         manifest = run_job(request, context.cluster, Watcher(show, log.info, context.cancelled))
-    except (JobFailed, Stopped) as error:
-        publish(NodeEvent(node.name, "CANCELLED" if isinstance(error, Stopped) else "FAILED", str(error)))
+    except Exception as error:
+        state = "CANCELLED" if isinstance(error, Stopped) else "FAILED"
+        context.failures[node.name] = (state, str(error))
+        publish(NodeEvent(node.name, state, str(error)))
         raise
     update_progress_artifact(bar, 100.0, description=f"done in {manifest.seconds:.1f} s")
     return manifest

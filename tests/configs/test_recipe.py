@@ -16,7 +16,9 @@ def test_every_recipe_loads_and_says_what_it_is_for(name: str) -> None:
 
 def test_tiny_is_the_same_graph_as_demo() -> None:
     demo, tiny = load_recipe("demo"), load_recipe("tiny")
-    assert {n.name: dict(n.inputs) for n in demo.nodes.values()} == {n.name: dict(n.inputs) for n in tiny.nodes.values()}
+    assert {n.name: dict(n.inputs) for n in demo.nodes.values()} == {
+        n.name: dict(n.inputs) for n in tiny.nodes.values()
+    }
 
 
 def test_overrides_reach_nested_fields_and_resources() -> None:

@@ -48,10 +48,16 @@ def finish(plan: Plan, *names: str, digest: str | None = None) -> None:
 
 def record(plan: Plan) -> None:
     nodes = {
-        name: RunNode(node=node.kind, key=node.key, payload=node.payload, state="DONE") for name, node in plan.nodes.items()
+        name: RunNode(node=node.kind, key=node.key, payload=node.payload, state="DONE")
+        for name, node in plan.nodes.items()
     }
     run = Run(
-        id=new_run_id(plan.recipe.name, 0.0), recipe=plan.recipe.name, started=0.0, seconds=1.0, state="COMPLETED", nodes=nodes
+        id=new_run_id(plan.recipe.name, 0.0),
+        recipe=plan.recipe.name,
+        started=0.0,
+        seconds=1.0,
+        state="COMPLETED",
+        nodes=nodes,
     )
     write_run(plan.store, run)
 
