@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -38,7 +39,7 @@ MAX_NODES_AT_ONCE = 8
 @flow(
     name="build-model",
     flow_run_name=lambda: Path(runtime.flow_run.parameters["recipe"]).stem,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),  # type: ignore[arg-type]  # invariant in its future
     persist_result=False,
     log_prints=False,
 )
@@ -97,7 +98,7 @@ def _run_nodes(plan: Plan, names: list[str], context: RunContext) -> None:
     for name in names:
         node = plan.nodes[name]
         upstream = [futures[other] for other in set(node.recipe_node.inputs.values()) if other in futures]
-        futures[name] = prefect_task(node, dict(plan.nodes), context).submit(wait_for=upstream)
+        futures[name] = prefect_task(node, dict(plan.nodes), context).submit(wait_for=upstream, return_state=False)
     for name, future in futures.items():
         future.wait()
         if future.state.is_pending():  # its inputs failed
@@ -144,7 +145,7 @@ def watching_for_cancellation(flow_run_id: str) -> Iterator[threading.Event]:
         with get_client(sync_client=True) as client:
             while not finished.wait(CANCELLATION_SECONDS):
                 try:
-                    state = client.read_flow_run(flow_run_id).state
+                    state = client.read_flow_run(UUID(flow_run_id)).state
                 except OSError:  # the server is away for a moment; it decides nothing else
                     continue
                 if state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}:

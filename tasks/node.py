@@ -8,7 +8,7 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from configs.base import Spec
 from ray_jobs.checkpoint.manifest import Manifest
@@ -16,6 +16,8 @@ from tasks.events import NodeEvent, publish
 from tasks.plan import HIT, PlannedNode
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect import Task
 
     from ray_jobs.checkpoint.store import Store
@@ -115,7 +117,9 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
         },
         metadata=context.metadata,
     )
-    bar = create_progress_artifact(0.0, key=f"{context.recipe}-{node.name}-progress", description="waiting for a job")
+    # Typed as "an id or a coroutine": a task that is not async gets the id.
+    key = f"{context.recipe}-{node.name}-progress"
+    bar = cast("UUID", create_progress_artifact(0.0, key=key, description="waiting for its job"))
     shown_at = 0.0
 
     def show(progress: dict[str, Any]) -> None:

@@ -79,7 +79,8 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
         missing = missing_outputs(store, manifest) if manifest else []
         if manifest and not missing:
             drift = manifest.code.digest != room_digest(node.kind.room)
-            why = (f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}",) if drift else ()
+            changed = f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}"
+            why: tuple[str, ...] = (changed,) if drift else ()
             planned[node.name] = PlannedNode(node, spec, payload, path.key, HIT, why, manifest, drift)
             continue
         if missing:
@@ -120,7 +121,7 @@ def _why(
 ) -> list[str]:
     """Why the node has no checkpoint, by comparison with the recipe's last run."""
     before = last_run.nodes.get(node.name) if last_run else None
-    if before is None:
+    if last_run is None or before is None:
         return ["never computed in this store"]
     if before.key == key:
         return [f"not finished by run {last_run.id}" if before.state != HIT else "its checkpoint was collected"]

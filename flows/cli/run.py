@@ -72,11 +72,11 @@ def run(
         rows={name: plan.nodes[name].state for name in chosen.nodes},
         live=not as_json,
     )
-    finished = _latest(at, plan.recipe.name, began)
-    if finished is None:
+    recorded = _latest(at, plan.recipe.name, began)
+    if recorded is None:
         print(f"error: {state}", file=sys.stderr)
         raise typer.Exit(1)
-    finish(finished, at, as_json, time.time() - began)
+    finish(recorded, at, as_json, time.time() - began)
 
 
 def run_flow(parameters: dict[str, Any], needs_head: bool, rows: dict[str, str], live: bool) -> str:
