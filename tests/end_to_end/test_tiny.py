@@ -79,7 +79,7 @@ def test_cancelling_in_prefect_stops_the_job(headrace: Headrace) -> None:
         assert prefect(headrace, f"/flow_runs/{run['id']}/set_state", state)["status"] == "ACCEPT"
     assert flow.wait(timeout=60) == 130
     assert (
-        prefect(headrace, f"/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["state"]["type"]
+        prefect(headrace, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["state"]["type"]
         == "CANCELLED"
     )
     wait_for(lambda: not headrace.processes(is_driver), 20, "the driver's end")
