@@ -21,6 +21,7 @@ from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
 
 ARCHIVE = "crawl.warc.gz"
+JUDGED_TOGETHER = 256
 
 
 def snapshot(
@@ -100,16 +101,26 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
         Changed: the archive is not the one that was pinned, or is gone.
         ConnectionError: its server does not answer.
     """
-    from ray_jobs.crawl.documents import document_of
+    from ray_jobs.crawl.documents import Document, document_of, judge_all
     from ray_jobs.crawl.records import NOT_DOCUMENTS, Faults, read_records
     from ray_jobs.crawl.tables import Tables
 
     faults, types = Faults(), Counter[str]()
     tables = Tables(f"{context.crawl}/{shard['file']:05d}")
+    unjudged: list[Document] = []
+
+    def judge_unjudged() -> None:
+        judge_all(unjudged, context.spec)
+        tables.add(unjudged)
+        unjudged.clear()
+
     for record in read_records(_archive_of(shard, context), context.spec.max_bytes, faults):
         types[f"records.{record.type}"] += 1
         if record.type not in NOT_DOCUMENTS or record.fault is not None:
-            tables.add(document_of(record, context.spec))
+            unjudged.append(document_of(record, context.spec))
+        if len(unjudged) == JUDGED_TOGETHER:
+            judge_unjudged()
+    judge_unjudged()
     counters = {
         "archives": 1,
         "archive_truncated": faults.truncated,
