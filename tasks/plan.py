@@ -147,12 +147,18 @@ def spec_changes(before: Any, after: Any, path: str = "spec") -> list[str]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:36]}… ({len(value)} items)" if isinstance(value, list) else f"{text[:39]}…"
+    return (
+        text
+        if len(text) <= 40
+        else f"{text[:36]}… ({len(value)} items)"
+        if isinstance(value, list)
+        else f"{text[:39]}…"
+    )
 
 
 def _standing_shards(store: Store, path: NodePath) -> tuple[int, int]:
     """Shards planned and receipts standing, by one listing and a read a stage."""
-    receipts = [entry for entry in store.list(f"{path.root}/receipts/")]
+    receipts = list(store.list(f"{path.root}/receipts/"))
     if not receipts:
         return 0, 0
     plans = [entry.path for entry in store.list(f"{path.root}/shards/")]
