@@ -86,8 +86,8 @@ def document_of(record: Record, spec: FilterSpec) -> Document:
 def judge_all(documents: Iterable[Document], spec: FilterSpec) -> None:
     """Measures and judges documents that have a text.
 
-    Many at a time: lid.176's tables stay in the processor's cache, from which parsing the next page would drive them. That
-    makes a prediction 2.5 times as fast.
+    Many at a time: lid.176's tables stay in the processor's cache, from which parsing the next page would drive them.
+    That makes a prediction 2.5 times as fast.
     """
     for document in documents:
         if document.verdict is None:
@@ -96,6 +96,10 @@ def judge_all(documents: Iterable[Document], spec: FilterSpec) -> None:
 
 
 def _dropped(
-    record: Record, reason: str, value: float | None = None, threshold: float | None = None, num_bytes: int = 0
+    record: Record,
+    reason: str,
+    value: float | None = None,
+    threshold: float | None = None,
+    num_bytes: int = 0,
 ) -> Document:
     return Document(record, num_bytes, "", verdict=Verdict(reason, value, threshold))

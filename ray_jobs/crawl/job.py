@@ -24,9 +24,7 @@ ARCHIVE = "crawl.warc.gz"
 JUDGED_TOGETHER = 256
 
 
-def snapshot(
-    spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources
-) -> Outcome:
+def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
     """Makes the documentation crawl's archives. Pinned archives of others are listed in the spec and not copied."""
     content = spec.content
     if isinstance(content, PinnedArchives):
@@ -56,10 +54,10 @@ def _check_versions(content: PinnedDocumentation) -> None:
 
     here = installed_versions() | {"generator": str(GENERATOR)}
     pinned = content.versions | {"generator": str(content.generator)}
-    differing = [f"{name} {pinned.get(name)} (here {here.get(name)})" for name in here if here[name] != pinned.get(name)]
+    differing = [f"{name} {pinned.get(name)} (here {here[name]})" for name in here if here[name] != pinned.get(name)]
     if differing:
         raise UserError(
-            f"the documentation crawl was pinned with {', '.join(differing)}, on {platform.node()} that cannot be made: "
+            f"the documentation crawl was pinned with {', '.join(differing)}, which {platform.node()} does not have: "
             "pin it again with --refresh, or install the pinned versions"
         )
 

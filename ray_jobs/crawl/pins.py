@@ -57,7 +57,7 @@ def _pin_common_crawl(source: CommonCrawl, progress: Progress | None) -> Snapsho
     try:
         names = gzip.decompress(_read(listing, source.allowed_hosts)).decode().split()
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{listing} is no gzipped list of paths ({error}): check base_url and the crawl's name") from error
+        raise ValueError(f"{listing} is no gzipped list of paths ({error}): check base_url and name") from error
     wrong = next((name for name in names if "://" in name or name.startswith("/") or ".." in name.split("/")), None)
     if wrong is not None:
         raise ValueError(f"{listing} names {wrong!r}, which is not relative to {base}: it is no Common Crawl listing")
@@ -72,9 +72,7 @@ def _pin_urls(source: ArchiveUrls, progress: Progress | None) -> SnapshotSpec:
     return _snapshot(source.name, list(urls), source.allowed_hosts, progress)
 
 
-def _snapshot(
-    crawl: str, urls: list[str], allowed_hosts: tuple[str, ...], progress: Progress | None
-) -> SnapshotSpec:
+def _snapshot(crawl: str, urls: list[str], allowed_hosts: tuple[str, ...], progress: Progress | None) -> SnapshotSpec:
     files = []
     with ThreadPoolExecutor(PIN_CONNECTIONS) as pool:
         for file in pool.map(lambda url: describe(url, allowed_hosts), urls):

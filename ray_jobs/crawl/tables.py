@@ -106,4 +106,7 @@ class Tables:
 
     def info(self) -> dict[str, Any]:
         """For the report: languages found, and the first of what was kept and of what each rule dropped."""
-        return {"languages": dict(sorted(self._languages.items())), "samples": dict(sorted(self._samples.items()))}
+        return {
+            "languages": dict(sorted(self._languages.items())),
+            "samples": dict(sorted(self._samples.items())),
+        }
