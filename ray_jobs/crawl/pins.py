@@ -111,7 +111,8 @@ def _expand(pattern: str) -> list[str]:
         found: Iterable[str] = _expand_s3(pattern)
     else:
         local = str(archives.local_path(pattern).expanduser())
-        found = (path for path in glob.glob(local, recursive=True) if Path(path).is_file())
+        paths = glob.glob(local, recursive=True)  # noqa: PTH207 - absolute patterns
+        found = (path for path in paths if Path(path).is_file())
     names = sorted(found)
     if not names:
         raise ValueError(f"no file matches {pattern}: check the path and its wildcards")
@@ -120,7 +121,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _expand_s3(pattern: str) -> Iterable[str]:
     bucket, key_pattern = archives.split_s3(pattern)
-    prefix = key_pattern[: WILDCARD.search(key_pattern).start()] if WILDCARD.search(key_pattern) else key_pattern
+    prefix = WILDCARD.split(key_pattern, maxsplit=1)[0]
     token: dict[str, str] = {}
     while True:
         page = archives.s3_call(pattern, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)

@@ -34,8 +34,8 @@ class Record:
     """One record, read whole."""
 
     offset: int
-    """Where it begins in the archive, in bytes as they are stored. Rises from record to record: where a file is compressed
-    as a whole, records have no place of their own in it, and get the least offset that is left."""
+    """Where it begins in the archive, in bytes as they are stored. Rises from record to record: where a file is
+    compressed as a whole, records have no place of their own in it, and get the least offset that is left."""
     type: str
     """warcinfo, request, response, resource, metadata, revisit, conversion, continuation or unknown."""
     url: str

@@ -113,7 +113,9 @@ _TEMPLATE = """<!DOCTYPE html>
 </main>
 </div>
 <footer class="site-footer"><nav><ul>
-<li><a href="/about.html">About</a></li><li><a href="/privacy.html">Privacy</a></li><li><a href="/terms.html">Terms</a></li>
+<li><a href="/about.html">About</a></li>
+<li><a href="/privacy.html">Privacy</a></li>
+<li><a href="/terms.html">Terms</a></li>
 </ul></nav><p>Cookie preferences | Contact us | All rights reserved</p></footer>
 </body>
 </html>

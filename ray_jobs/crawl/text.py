@@ -12,8 +12,8 @@ from resiliparse.extract.html2text import extract_plain_text
 # read nests deeper than some dozens; browsers stop at 512.
 MAX_NESTING = 1000
 DIV_TAG = re.compile(r"<(/?)div\b", re.IGNORECASE)
-# Its parser compares each attribute of a tag with those before it: 100,000 in one tag take 20 s. Looked for in long pages
-# only, where there is room for so many.
+# Its parser compares each attribute of a tag with those before it: 100,000 in one tag take 20 s. Looked for in long
+# pages only, where there is room for so many.
 MANY_ATTRIBUTES = re.compile(
     r"""<[a-zA-Z][^\s<>/]*+(?:[\s/]++[^\s<>/="']++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>"']++))?+){2000}"""
 )
