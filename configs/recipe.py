@@ -71,7 +71,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"there is no recipe {name!r}: {_did_you_mean(name, recipe_names())}, or give a path to a .yaml")
+        raise ValueError(
+            f"there is no recipe {name!r}: {_did_you_mean(name, recipe_names())}, or give a path to a .yaml"
+        )
     try:
         written = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
