@@ -36,8 +36,8 @@ def run(spec: ScrubSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     files = documents.files("documents.parquet")
     if not sum(file.rows for file in files):
         raise UserError(
-            f"{documents.node} kept no documents: its audit names the rule that dropped each; loosen that rule, or take "
-            "more of the crawl"
+            f"{documents.node} kept no documents: its audit names the rule that dropped each; "
+            "loosen that rule, or take more of the crawl"
         )
     done = output.fan_out("documents", [{"input": i} for i in range(len(files))], scrub, Context(spec, documents))
     total = Counter[str]()

@@ -1,10 +1,12 @@
 """Personal data that has a form: a table of patterns, each with a check of what it found.
 
-Patterns are RE2's, whose time is linear in the text whatever the text (no lookaround, no back-reference); what a regular expression
-says badly, such as the ranges of an address or the digits beside a number, is said by the rule's check in Python, which sees the
-few matches only. Text is matched as bytes: `\\d`, `\\w` and `\\b` mean ASCII, and any byte above 127 is no part of a word.
+Patterns are RE2's, whose time is linear in the text whatever the text (no lookaround, no back-reference); what a
+regular expression says badly, such as the ranges of an address or the digits beside a number, is said by the rule's
+check in Python, which sees the few matches only. Text is matched as bytes: `\\d`, `\\w` and `\\b` mean ASCII, and any
+byte above 127 is no part of a word.
 
-A new kind of data is one more row of RULES and one of PLACEHOLDERS. Where two rules claim the same bytes, the upper row has them.
+A new kind of data is one more row of RULES and one of PLACEHOLDERS. Where two rules claim the same bytes, the upper row
+has them.
 """
 
 import ipaddress
@@ -165,7 +167,8 @@ RULES = (
         _is_public_ipv6,
     ),
     Rule("ip", rb"\b(?:\d{1,3}\.){3}\d{1,3}\b", _is_public_ipv4),
-    # Areas 000, 666 and 900-999, group 00 and serial 0000 are never issued (Social Security Administration, POMS RM 10201.035).
+    # Areas 000, 666 and 900-999, group 00 and serial 0000 are never issued (Social Security Administration, POMS RM
+    # 10201.035).
     Rule(
         "ssn",
         rb"\b(?:00[1-9]|0[1-9]\d|[1-578]\d\d|6[0-57-9]\d|66[0-57-9])-(?:0[1-9]|[1-9]\d)-"
@@ -187,7 +190,8 @@ RULES = (
     # 01.84.17.61.18, (0151) 234 5678, 030 12345678: written within a country, with its trunk 0.
     Rule(
         "phone",
-        rb"(?:\(0[1-9]\d{0,3}\)|\b0[1-9]\d{0,3})(?:[ .\-/]\d{2,4}){2,4}\b|(?:\(0[1-9]\d{1,4}\)|\b0[1-9]\d{1,4})[ \-/]\d{5,8}\b",
+        rb"(?:\(0[1-9]\d{0,3}\)|\b0[1-9]\d{0,3})(?:[ .\-/]\d{2,4}){2,4}\b"
+        rb"|(?:\(0[1-9]\d{1,4}\)|\b0[1-9]\d{1,4})[ \-/]\d{5,8}\b",
         _is_national_phone,
     ),
     # Tel.: 9498777106, 21 284 698 2548 (office): any number of a phone's length that is labelled as one.
