@@ -85,7 +85,11 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def token_loss(
-    hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, z_weight: float = 0.0, num_real: int | None = None
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    z_weight: float = 0.0,
+    num_real: int | None = None,
 ) -> TokenLoss:
     """Cross-entropy of `hidden_NH @ weight_VH.T` against `targets_N`, where that is not IGNORED, and the z-loss.
 
