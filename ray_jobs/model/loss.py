@@ -101,6 +101,16 @@ def token_loss(
     return TokenLoss(total, entropy, squares, (targets_N != IGNORED).sum())
 
 
+def token_nlls(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    """−log p of every target in nats, fp32 [N], without gradient; 0 where it is IGNORED."""
+    chunk = max(1, CHUNK_LOGITS[hidden_NH.device.type] // weight_VH.shape[0])
+    parts = [
+        F.cross_entropy(F.linear(hidden_CH, weight_VH).float(), targets_C, ignore_index=IGNORED, reduction="none")
+        for hidden_CH, targets_C in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
 class LossModel(nn.Module):
     """A causal language model whose forward is its training loss, so that logits are never whole.
 

@@ -1,12 +1,13 @@
-"""Pretraining under torchrun, without Ray:
+r"""Pretraining under torchrun, without Ray:
 
-    torchrun --nproc-per-node 8 [--nnodes 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400] -m ray_jobs.pretrain REQUEST_URL
+    torchrun --nproc-per-node 8 [--nnodes 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400] \
+        -m ray_jobs.pretrain REQUEST_URL
 
-REQUEST_URL is the request of the node, as `python -m ray_jobs pretrain REQUEST_URL` takes it (the plan writes it to
-nodes/pretrain/<key16>/requests/). The ranks are torchrun's; of the request's resources only CPUs and GPUs a worker and the
-micro-batch count. The training checkpoints lie where the node looks for them: afterwards `python -m ray_jobs pretrain
-REQUEST_URL`, or any run of the graph, finds the last one and publishes the model. Exit status: 2 for a user's mistake, 1
-when SIGTERM stopped the training after a last checkpoint (torchrun passes the signal on).
+REQUEST_URL is the request of the node, as `python -m ray_jobs pretrain REQUEST_URL` takes it: nodes/pretrain/<key16>/
+requests/<submission>.json in a store. The ranks are torchrun's; of the request's resources only CPUs and GPUs a worker
+and the micro-batch count. The training checkpoints lie where the node looks for them: afterwards `python -m ray_jobs
+pretrain REQUEST_URL`, or any run of the graph, finds the last one and publishes the model. Exit status: 2 for a user's
+mistake, 1 when SIGTERM stopped the training after a last checkpoint (torchrun passes the signal on).
 """
 
 import argparse

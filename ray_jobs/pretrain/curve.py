@@ -26,8 +26,8 @@ def segments_of(receipt: StepReceipt) -> tuple[Segment, ...]:
 def read_curve(store: Store, path: NodePath, receipt: StepReceipt) -> list[dict[str, Any]]:
     """The lines that lead to this checkpoint, from step 0, in order.
 
-    A session's last lines may belong to steps that were lost with it and taken again by the next: each step is read from
-    the session whose work it is.
+    A session's last lines may belong to steps that were lost with it and taken again by the next: each step is read
+    from the session whose work it is.
     """
     lines = []
     for segment in segments_of(receipt):

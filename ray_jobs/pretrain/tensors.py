@@ -1,9 +1,9 @@
 """Tensors of a training checkpoint: torch.distributed.checkpoint straight into the store.
 
 Objects pass through a temporary file into `Store`, not through fsspec: the store's writes are durable, its reads fresh,
-and the checksum is of the bytes that were sent. A checkpoint is read back object by object, each only after its checksum
-matches the receipt; that also guards `.metadata`, which is a pickle. The number of ranks may differ between save and
-load.
+and the checksum is of the bytes that were sent. A checkpoint is read back object by object, each only after its
+checksum matches the receipt; that also guards `.metadata`, which is a pickle. The number of ranks may differ between
+save and load.
 """
 
 import hashlib
