@@ -79,7 +79,8 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
         missing = missing_outputs(store, manifest) if manifest else []
         if manifest and not missing:
             drift = manifest.code.digest != room_digest(node.kind.room)
-            why = (f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}",) if drift else ()
+            changed = f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}"
+            why: tuple[str, ...] = (changed,) if drift else ()
             planned[node.name] = PlannedNode(node, spec, payload, path.key, HIT, why, manifest, drift)
             continue
         if missing:
@@ -99,7 +100,7 @@ def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:
         return node.written
     module, _, function = node.kind.pin.partition(":")
     pin: Callable[[Spec], Spec] = getattr(importlib.import_module(module), function)
-    if not getattr(node.written, "needs_network", True):
+    if not node.written.needs_network:
         return pin(node.written)  # cheap, and a function of what is installed here: nothing to remember
     name = f"pins/{hashlib.sha256(canonical_json(node.written.model_dump()).encode()).hexdigest()[:16]}"
     entry = read_ref(store, name)
@@ -120,7 +121,7 @@ def _why(
 ) -> list[str]:
     """Why the node has no checkpoint, by comparison with the recipe's last run."""
     before = last_run.nodes.get(node.name) if last_run else None
-    if before is None:
+    if last_run is None or before is None:
         return ["never computed in this store"]
     if before.key == key:
         return [f"not finished by run {last_run.id}" if before.state != HIT else "its checkpoint was collected"]
@@ -147,12 +148,18 @@ def spec_changes(before: Any, after: Any, path: str = "spec") -> list[str]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:36]}… ({len(value)} items)" if isinstance(value, list) else f"{text[:39]}…"
+    return (
+        text
+        if len(text) <= 40
+        else f"{text[:36]}… ({len(value)} items)"
+        if isinstance(value, list)
+        else f"{text[:39]}…"
+    )
 
 
 def _standing_shards(store: Store, path: NodePath) -> tuple[int, int]:
     """Shards planned and receipts standing, by one listing and a read a stage."""
-    receipts = [entry for entry in store.list(f"{path.root}/receipts/")]
+    receipts = list(store.list(f"{path.root}/receipts/"))
     if not receipts:
         return 0, 0
     plans = [entry.path for entry in store.list(f"{path.root}/shards/")]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ray_jobs.checkpoint.shards import Record
 from ray_jobs.checkpoint.store import Store, StoreError
@@ -30,7 +30,7 @@ class LeaseRecord(Record):
     process_started: str
     """Start time of the process in the kernel's ticks, so that a pid used again is not taken for the holder."""
     submission: str | None = None
-    progress: dict[str, Any] = {}
+    progress: dict[str, Any] = Field(default_factory=dict)
 
 
 class Lease:

@@ -149,7 +149,7 @@ class S3Store(Store):
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, paths: Iterable[str]) -> None:
-        batch: "list[dict[str, str]]" = []
+        batch: list[dict[str, str]] = []
         for path in paths:
             batch.append({"Key": self._key(path)})
             if len(batch) == 1000:  # the API's limit
@@ -191,7 +191,7 @@ class S3Store(Store):
                 return FileNotFoundError(f"{self.url}: no such object")
             advice = {
                 "NoSuchBucket": f"there is no bucket {self.bucket!r}: create it, or name another with --store",
-                "InvalidAccessKeyId": "the access key is not known there: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                "InvalidAccessKeyId": "the access key is unknown: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 "SignatureDoesNotMatch": "the secret key is wrong: set AWS_SECRET_ACCESS_KEY",
                 "AccessDenied": f"access denied: allow Get, Put, Delete and List on bucket {self.bucket!r}",
                 "403": f"access denied: allow Get, Put, Delete and List on bucket {self.bucket!r}",
@@ -200,7 +200,7 @@ class S3Store(Store):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
         if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
             return StoreError(f"{self.url}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-        return StoreError(f"{self.url}: {endpoint} cannot be reached ({error}): check AWS_ENDPOINT_URL and the network")
+        return StoreError(f"{self.url}: cannot reach {endpoint} ({error}): check AWS_ENDPOINT_URL and the network")
 
 
 _TRANSIENT = {

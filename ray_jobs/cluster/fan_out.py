@@ -1,7 +1,7 @@
 """Fan-out: many short shards over few tasks, each shard with a receipt of its own.
 
-The driver hands out batches of shards; a worker computes each, writes its files under names of this attempt and publishes
-its receipt. What is published is never computed again: a killed run goes on with the shards that have no receipt.
+The driver hands out batches of shards; a worker computes each, writes its files under names of this attempt and
+publishes its receipt. What is published is never computed again: a killed run goes on with the shards that have no receipt.
 """
 
 import hashlib
