@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,7 @@ from ray_jobs.pretrain.steps import DamagedStep, StepFile, StepReceipt, StepStor
 
 log = logging.getLogger("headrace")
 
+METADATA = ".metadata"
 PART_BYTES = 64 << 20
 
 
@@ -58,6 +60,12 @@ def load_step(steps: StepStore, receipt: StepReceipt, tensors: dict[str, Tensor]
         DamagedStep: on every rank, if any rank found an object gone or changed; `tensors` are then partly filled.
     """
     objects = _StoreObjects(steps.store, steps.folder(receipt.step, receipt.session), receipt.files)
+    # DCP takes any failure to read its metadata for its absence: so it is looked at first.
+    damage: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(damage, objects.damage_of(METADATA))
+    found = next(filter(None, damage), None)
+    if found is not None:
+        raise DamagedStep(found)
     with _damage_named():
         dcp.load(tensors, storage_reader=_StoreReader(objects))
 
@@ -76,7 +84,8 @@ def read_tensors(steps: StepStore, receipt: StepReceipt, prefix: str) -> dict[st
         for name, metadata in described.items()
         if name.startswith(prefix)
     }
-    with _damage_named():
+    with _damage_named(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant here
         dcp.load(tensors, storage_reader=reader, no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
@@ -100,35 +109,47 @@ class _StoreObjects(FileSystemBase):
         self.store, self.folder = store, folder
         self.expected = {file.name: file for file in expected}
         self.written: list[StepFile] = []
-        self._unnamed: dict[str, Path] = {}
+        self._unnamed: dict[str, bytes] = {}
 
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike, mode: str) -> Iterator[IO[bytes]]:  # type: ignore[override]
+    def damage_of(self, name: str) -> str | None:
+        """What is wrong with an object, in words."""
+        try:
+            with self._reading(name):
+                return None
+        except DamagedStep as damage:
+            return str(damage)
+
+    def create_stream(self, path: str | os.PathLike, mode: str) -> AbstractContextManager[IO[bytes]]:  # type: ignore[override]
         name = Path(path).name
-        temporary = tempfile.NamedTemporaryFile(dir=cache_folder(), prefix="step-", delete=False)  # noqa: SIM115
-        local = Path(temporary.name)
-        try:
-            if mode == "rb":
-                with temporary, self._checked(name, temporary) as stream:
-                    yield stream
-                return
-            with temporary:
-                yield temporary
-            if name.endswith(".tmp"):  # DCP renames .metadata to its name when it is whole
-                self._unnamed[name] = local
-            else:
-                self._put(name, local)
-        finally:
-            if name not in self._unnamed:
-                local.unlink(missing_ok=True)
+        return self._reading(name) if mode == "rb" else self._writing(name)
 
     @contextmanager
-    def _checked(self, name: str, temporary: IO[bytes]) -> Iterator[IO[bytes]]:
-        file = self.expected[name]
+    def _writing(self, name: str) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="step-") as folder:
+            local = Path(folder) / name
+            with local.open("wb") as stream:
+                yield stream
+            if name == f"{METADATA}.tmp":  # small; DCP gives it its name when it is whole
+                self._unnamed[name] = local.read_bytes()
+                return
+            with local.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            self.store.put_file(f"{self.folder}/{name}", local)
+            self.written.append(StepFile(name=name, bytes=local.stat().st_size, sha256=digest))
+
+    def rename(self, path: str | os.PathLike, new_path: str | os.PathLike) -> None:
+        data, name = self._unnamed.pop(Path(path).name), Path(new_path).name
+        self.store.put(f"{self.folder}/{name}", data)
+        self.written.append(StepFile(name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[IO[bytes]]:
+        file = self.expected.get(name)
+        if file is None:
+            raise FileNotFoundError(name)
         path = f"{self.folder}/{name}"
-        own = self.store.local_path(path)
         try:
-            with own.open("rb") if own is not None else _downloaded(self.store, path, file.bytes, temporary) as stream:
+            with self._opened(path, file.bytes) as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
                     raise DamagedStep(f"{self.store.url_of(path)} does not match the checksum in its receipt")
                 stream.seek(0)
@@ -136,16 +157,19 @@ class _StoreObjects(FileSystemBase):
         except FileNotFoundError:
             raise DamagedStep(f"{self.store.url_of(path)} is gone") from None
 
-    def _put(self, name: str, local: Path) -> None:
-        with local.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self.store.put_file(f"{self.folder}/{name}", local)
-        self.written.append(StepFile(name=name, bytes=local.stat().st_size, sha256=digest))
-
-    def rename(self, path: str | os.PathLike, new_path: str | os.PathLike) -> None:
-        local = self._unnamed.pop(Path(path).name)
-        self._put(Path(new_path).name, local)
-        local.unlink()
+    @contextmanager
+    def _opened(self, path: str, size: int) -> Iterator[IO[bytes]]:
+        """The store's own file, or a download that lasts as long as it is read."""
+        own = self.store.local_path(path)
+        if own is not None:
+            with own.open("rb") as stream:
+                yield stream
+            return
+        with tempfile.TemporaryFile(dir=cache_folder(), prefix="step-") as stream:
+            for start in range(0, size, PART_BYTES):
+                stream.write(self.store.get_range(path, start, min(PART_BYTES, size - start)))
+            stream.seek(0)
+            yield stream
 
     def concat_path(self, path: str | os.PathLike, suffix: str) -> str:
         return f"{path}/{suffix}"
@@ -165,15 +189,6 @@ class _StoreObjects(FileSystemBase):
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike) -> bool:
         return True
-
-
-@contextmanager
-def _downloaded(store: Store, path: str, size: int, temporary: IO[bytes]) -> Iterator[IO[bytes]]:
-    for start in range(0, size, PART_BYTES):
-        temporary.write(store.get_range(path, start, min(PART_BYTES, size - start)))
-    temporary.flush()
-    with Path(temporary.name).open("rb") as stream:
-        yield stream
 
 
 class _StoreWriter(FileSystemWriter):
