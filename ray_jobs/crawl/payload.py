@@ -97,8 +97,8 @@ def decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
 def join_chunks(body: bytes) -> bytes:
     """The content of a chunked body (RFC 9112, 7.1).
 
-    A body that does not begin with a chunk is returned as it is: a crawler joined its chunks and left the header. A body
-    whose chunks go wrong later ends there.
+    A body that does not begin with a chunk is returned as it is: a crawler joined its chunks and left the header. A
+    body whose chunks go wrong later ends there.
     """
     parts, position = [], 0
     while size := CHUNK_SIZE.match(body, position):
@@ -162,8 +162,8 @@ def _read(reader: BrotliReader | ZstdReader, max_bytes: int) -> bytes:
 def decode_text(body: bytes, content_type: str) -> str:
     """The body's characters, NULs removed; bytes that are none become U+FFFD.
 
-    Valid UTF-8 that is not plain ASCII is UTF-8, whatever it is called: text in another encoding is practically never valid
-    by chance. Else the byte order mark, the Content-Type, the page's <meta> and its statistics are asked, in this order.
+    Valid UTF-8 is UTF-8, whatever it is called: text in another encoding is practically never valid by chance. Else
+    the byte order mark, the Content-Type, the page's <meta> and its statistics are asked, in this order.
     """
     if b"\0" in body and not body.startswith((b"\xff\xfe", b"\xfe\xff")) and "utf-16" not in content_type.lower():
         body = body.replace(b"\0", b"")
