@@ -1,9 +1,10 @@
-"""Charts as inline SVG: line, bars, histogram, funnel. Colours come from the page's CSS by class, so that they suit light and dark.
+"""Charts as inline SVG: line, bars, histogram, funnel. Colours are classes of the CSS, which knows light and dark.
 
-Line charts and histograms are drawings of WIDTH x HEIGHT units that scale as a whole. Bars and funnels are rows of the page:
-their text stays text of the page's size, and only the bar stretches.
+Line charts and histograms are drawings of WIDTH x HEIGHT units that scale as a whole. Bars and funnels are rows of the
+page: their text stays text of the page's size, and only the bar stretches.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ TOP, RIGHT, BOTTOM = 14, 14, 44
 CHARACTER = 7.2
 """Width of a digit in the charts' type size of 13 units."""
 MAX_POINTS = 400
-"""More than one a unit of width is not seen; of each stretch the lowest and the highest stay, so that no spike is lost."""
+"""More than one a unit of width is not seen; of each stretch the lowest and the highest stay: no spike is lost."""
 MAX_HOVER_POINTS = 120
 BAR = 1000
 """Units of a bar's length."""
@@ -117,8 +118,8 @@ def histogram(edges: Sequence[float], layers: Sequence[Layer], x_label: str, y_l
     left = _left_margin(Scale(0, max(totals), 0, 1))
     x = Scale(edges[0], edges[-1], left, WIDTH - RIGHT, log)
     y = Scale(0, max(totals) * 1.06, HEIGHT - BOTTOM, TOP)
-    drawn = [*_y_axis(y, left, y_label), *_x_axis(x, x_label)]
-    for place, (first, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    drawn = [*_y_axis(y, left, y_label, whole=True), *_x_axis(x, x_label)]
+    for place, (first, end) in enumerate(itertools.pairwise(edges)):
         below = 0.0
         for layer in layers:
             value = layer.values[place]
@@ -128,7 +129,9 @@ def histogram(edges: Sequence[float], layers: Sequence[Layer], x_label: str, y_l
                 gap = min(1.0, (x(end) - x(first)) / 8)
                 width = x(end) - x(first) - gap
                 drawn.append(
-                    titled("rect", title, x=x(first), y=top, width=width, height=bottom - top, class_=f"fill {layer.style}")
+                    titled(
+                        "rect", title, x=x(first), y=top, width=width, height=bottom - top, class_=f"fill {layer.style}"
+                    )
                 )
             below += value
     if len(layers) > 1:
@@ -140,8 +143,9 @@ def _left_margin(y: Scale) -> float:
     return 12 + CHARACTER * max((len(label) for label in tick_labels(y.ticks(5))), default=1)
 
 
-def _y_axis(y: Scale, left: float, label: str) -> list[Markup]:
-    ticks = y.ticks(5)
+def _y_axis(y: Scale, left: float, label: str, whole: bool = False) -> list[Markup]:
+    """Grid lines with their values; where things are counted, at whole numbers only."""
+    ticks = [tick for tick in y.ticks(5) if not whole or float(tick).is_integer()]
     drawn = []
     for value, text in zip(ticks, tick_labels(ticks), strict=True):
         drawn.append(element("path", d=f"M{left:.1f} {y(value):.1f}H{WIDTH - RIGHT}", class_="grid"))
@@ -251,7 +255,9 @@ def funnel(stages: Sequence[FunnelStage]) -> Markup:
     for above, stage in zip([None, *stages[:-1]], stages, strict=True):
         if above is not None and stage.continues:
             first, second = BAR * above.kept / most, BAR * stage.entered / most
-            flow = element("path", d=f"M0 0H{first:.1f}C{first:.1f} 10 {second:.1f} 10 {second:.1f} 20H0Z", class_="flow")
+            flow = element(
+                "path", d=f"M0 0H{first:.1f}C{first:.1f} 10 {second:.1f} 10 {second:.1f} 20H0Z", class_="flow"
+            )
             rows.append(element("div", element("svg", flow, **_STRETCH), class_="funnel-flow"))
         parts = [("kept", stage.kept, "a")]
         parts += [(f"dropped: {reason}", n, f"d{min(place, 4)}") for place, (reason, n) in enumerate(stage.dropped)]
@@ -267,4 +273,6 @@ def funnel(stages: Sequence[FunnelStage]) -> Markup:
                 role="listitem",
             )
         )
-    return element("div", *rows, class_="bars funnel", role="list", aria_label="documents kept and dropped, stage by stage")
+    return element(
+        "div", *rows, class_="bars funnel", role="list", aria_label="documents kept and dropped, stage by stage"
+    )

@@ -9,7 +9,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from ray_jobs.report.charts import Bar, FunnelStage, Layer, bar, bar_chart, funnel, histogram
-from ray_jobs.report.figures import count, share
+from ray_jobs.report.figures import compact, count, data_size, share
 from ray_jobs.report.nodes import Node, Nodes, few_files, read_rows
 from ray_jobs.report.page import Section
 
@@ -77,9 +77,9 @@ def _stage(nodes: Nodes, node: Node) -> tuple[FunnelStage, StageView]:
 def _size(node: Node, which: str) -> str:
     counters = node.manifest.counters
     if f"text_bytes_{which}" in counters:
-        return f"{counters[f'text_bytes_{which}'] / 1e6:,.2f} MB"
+        return data_size(counters[f"text_bytes_{which}"])
     if f"characters_{which}" in counters:
-        return f"{counters[f'characters_{which}'] / 1e6:,.2f} M characters"
+        return f"{compact(counters[f'characters_{which}'])} characters"
     return "–"
 
 

@@ -8,12 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from ray_jobs.report.charts import bar, bar_chart
-from ray_jobs.report.figures import count
+from ray_jobs.report.figures import count, masked
 from ray_jobs.report.nodes import Node, Nodes, read_receipts, read_rows, spread, texts_of
 from ray_jobs.report.page import Section
 
 COMPARED_WORDS = 600
 """Words of each document that are compared: the time grows with their square."""
+COMPARED_CHARACTERS = 20_000
+WORD_CHARACTERS = 80
 SHOWN_WORDS = 90
 LEAD_WORDS = 12
 """Shown before the first difference."""
@@ -68,7 +70,7 @@ def _view(nodes: Nodes, node: Node, num_samples: int) -> DuplicatesView | None:
 
 def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
     ids = {"kept": row["duplicate_of"], "dropped": row["id"]}
-    words = {role: texts.get(name, ("", ""))[1].split() for role, name in ids.items()}
+    words = {role: words_of(texts.get(name, ("", ""))[1]) for role, name in ids.items()}
     parts, start = differences(words["kept"], words["dropped"])
     sides = [
         Side(role, name, texts.get(name, ("", ""))[0], part, first > 0)
@@ -77,17 +79,24 @@ def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
     return Pair(row["rule"], row["similarity"], sides)
 
 
+def words_of(text: str) -> list[str]:
+    """The first words, none of them longer than a line."""
+    return [word[:WORD_CHARACTERS] for word in masked(text[:COMPARED_CHARACTERS]).split()[:COMPARED_WORDS]]
+
+
 def differences(
     first: Sequence[str], second: Sequence[str]
 ) -> tuple[tuple[list[tuple[bool, str]], list[tuple[bool, str]]], tuple[int, int]]:
     """For both texts (differs, words) around the first difference, and the word where each excerpt begins."""
-    first, second = first[:COMPARED_WORDS], second[:COMPARED_WORDS]
     steps = difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes()
     lead = next(((a, b) for what, a, _, b, _ in steps if what != "equal"), (0, 0))
     begin = (max(0, lead[0] - LEAD_WORDS), max(0, lead[1] - LEAD_WORDS))
     parts: tuple[list[tuple[bool, str]], list[tuple[bool, str]]] = ([], [])
     for what, a, a_end, b, b_end in steps:
-        for part, words, low, high, start in ((parts[0], first, a, a_end, begin[0]), (parts[1], second, b, b_end, begin[1])):
+        for part, words, low, high, start in (
+            (parts[0], first, a, a_end, begin[0]),
+            (parts[1], second, b, b_end, begin[1]),
+        ):
             low, high = max(low, start), min(high, start + SHOWN_WORDS)
             if low < high:
                 part.append((what != "equal", " ".join(words[low:high])))

@@ -40,9 +40,7 @@ def _view(node: Node, num_samples: int) -> EvaluationView:
 
 def scores(results: dict[str, Any]) -> Markup | None:
     """A bar for each model that was scored, the best first."""
-    models = {
-        name: entry for name, entry in results.items() if isinstance(entry, dict) and "bits_per_byte" in entry
-    }
+    models = {name: entry for name, entry in results.items() if isinstance(entry, dict) and "bits_per_byte" in entry}
     bars = []
     for name in sorted(models, key=lambda name: (models[name]["bits_per_byte"], name)):
         entry = models[name]
@@ -51,7 +49,9 @@ def scores(results: dict[str, Any]) -> Markup | None:
         if interval:
             figure += f" ({interval[0]:.3f}–{interval[1]:.3f})"
         style = "a" if name == "model" else "n"
-        bars.append(Bar(name, [(name, entry["bits_per_byte"], style)], figure, interval=tuple(interval) if interval else None))
+        bars.append(
+            Bar(name, [(name, entry["bits_per_byte"], style)], figure, interval=tuple(interval) if interval else None)
+        )
     return bar_chart(bars, "bits per byte of held-out text") if bars else None
 
 

@@ -6,12 +6,30 @@ from typing import Any
 
 # A page's text is anyone's: control characters would make the HTML ill-formed, and marks of direction would turn round
 # what stands beside them (Unicode's UAX #9; "Trojan Source", CVE-2021-42574).
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+)
 
 
 def printable(text: str) -> str:
     """The text without characters that HTML forbids or that turn round the reading order: U+FFFD in their place."""
     return _UNPRINTABLE.sub("\ufffd", text)
+
+
+# What has the form of personal data, drawn widely: e-mail and IP addresses, numbers of seven digits and more.
+_PERSONAL = re.compile(
+    r"[^\s@<>\"'(),;:]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"
+    r"|\b(?:[0-9a-fA-F]{1,4}:){3,7}:?[0-9a-fA-F]{1,4}\b"
+    r"|\+?\d(?:[ ().-]{0,2}\d){6,}"
+)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def masked(text: str) -> str:
+    """The text with what looks like personal data as ▒▒▒: a report is passed on more freely than a corpus, and shows
+    documents as they were before they were scrubbed."""
+    return _PERSONAL.sub(lambda found: found[0] if _DATE.fullmatch(found[0]) else "▒▒▒", text)
 
 
 def excerpt(text: str, length: int) -> str:
@@ -26,6 +44,11 @@ def excerpt(text: str, length: int) -> str:
 def count(value: float) -> str:
     """1,803."""
     return f"{value:,.0f}"
+
+
+def plural(number: int, one: str) -> str:
+    """1 shard, 3 shards."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
 def compact(value: float) -> str:
@@ -51,11 +74,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
     if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     if seconds < 48 * 3600:
-        return f"{minutes // 60} h {minutes % 60} min"
+        hours, rest = divmod(round(seconds / 60), 60)
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
     return f"{seconds / 86400:,.1f} days"
 
 

@@ -1,5 +1,6 @@
-"""The graph of a run as SVG: layers by longest path, few crossings, smooth edges (after Sugiyama, Tagawa and Toda 1981)."""
+"""The graph of a run as SVG: layers by longest path, few crossings, smooth edges (Sugiyama et al. 1981)."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ WAYPOINT = 14
 LAYER_GAP, ROW_GAP = 22, 16
 MARGIN = 3
 SWEEPS = 8
+SETTLING_SWEEPS = 60
+STRAIGHT = 1000.0
+"""How much more an edge between boxes wants to be straight than one through waypoints."""
 TYPE_WIDTH = 6.1
 """Average width of a letter in the boxes' type size of 11.5."""
 
@@ -48,18 +52,17 @@ class _Place:
 
 def draw_graph(boxes: Sequence[Box], downward: bool = False) -> Markup:
     """Boxes in layers from left to right, or from top to bottom."""
-    layers, ends = layered({box.name: [name for name in box.inputs] for box in boxes})
+    layers, ends = layered({box.name: list(box.inputs) for box in boxes})
     box_across, box_along = (BOX_WIDTH, BOX_HEIGHT) if downward else (BOX_HEIGHT, BOX_WIDTH)
     _settle(layers, box_across)
     lowest = min((place.across - _room(place, box_across) / 2 for layer in layers for place in layer), default=0)
-    along = {id(place): MARGIN + depth * (box_along + LAYER_GAP) for depth, layer in enumerate(layers) for place in layer}
+    along = {
+        id(place): MARGIN + depth * (box_along + LAYER_GAP) for depth, layer in enumerate(layers) for place in layer
+    }
     for layer in layers:
         for place in layer:
             place.across += MARGIN - lowest
-    drawn = [
-        element("path", d=_edge(upper, lower, along, box_along, downward), class_="edge")
-        for upper, lower in ends
-    ]
+    drawn = [element("path", d=_edge(upper, lower, along, box_along, downward), class_="edge") for upper, lower in ends]
     by_name = {box.name: box for box in boxes}
     for layer in layers:
         for place in layer:
@@ -77,14 +80,15 @@ def draw_graph(boxes: Sequence[Box], downward: bool = False) -> Markup:
         height=height,
         class_="graph",
         role="img",
-        aria_label="the graph: " + ", ".join(f"{box.name} reads {' and '.join(box.inputs) or 'nothing'}" for box in boxes),
+        aria_label="the graph: "
+        + ", ".join(f"{box.name} reads {' and '.join(box.inputs) or 'nothing'}" for box in boxes),
     )
 
 
 def layered(inputs: Mapping[str, Sequence[str]]) -> tuple[list[list[_Place]], list[tuple[_Place, _Place]]]:
-    """Layers of places in drawing order, and the edges between neighbouring layers. Each box lies behind all its inputs.
+    """Layers of places in drawing order, and the edges between neighbouring layers.
 
-    The long edges of one box share their waypoints: they leave it together and part late.
+    Each box lies behind all its inputs. Long edges of one box share their waypoints.
     """
     depth: dict[str, int] = {}
 
@@ -137,26 +141,30 @@ def _room(place: _Place, box_across: float) -> float:
 
 def _settle(layers: list[list[_Place]], box_across: float) -> None:
     """Places each layer as near to its neighbours as its order and its boxes' sizes let it."""
-    for sweep in range(2 * SWEEPS):
+    for sweep in range(SETTLING_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
             wanted, weights = [], []
             for place in layer:
                 near = place.above + place.below if sweep else []
-                # Edges between boxes are to be straight; waypoints may wander.
-                pulls = [(4.0 if other.is_box and place.is_box else 1.0, other.across) for other in near]
+                pulls = [(_pull(place, other), other.across) for other in near]
                 total = sum(weight for weight, _ in pulls)
                 wanted.append(sum(weight * at for weight, at in pulls) / total if total else place.across)
-                weights.append(4.0 if place.is_box else 1.0)
+                weights.append(STRAIGHT if place.is_box else 1.0)
             rooms = [_room(place, box_across) for place in layer]
             for place, across in zip(layer, spaced(wanted, weights, rooms), strict=True):
                 place.across = across
+
+
+def _pull(place: _Place, other: _Place) -> float:
+    """The main line is to be straight, and long edges within; where they leave and enter a box, they may turn."""
+    return STRAIGHT if place.is_box == other.is_box else 1.0
 
 
 def spaced(wanted: Sequence[float], weights: Sequence[float], rooms: Sequence[float]) -> list[float]:
     """Centres in order, apart by their rooms and ROW_GAP, with the least weighted sum of squared distances to `wanted`
     (isotonic regression by pooling adjacent violators)."""
     offsets = [0.0]
-    for before, after in zip(rooms[:-1], rooms[1:], strict=True):
+    for before, after in itertools.pairwise(rooms):
         offsets.append(offsets[-1] + (before + after) / 2 + ROW_GAP)
     pools: list[tuple[float, float, int]] = []  # mean, weight, size
     for want, weight, offset in zip(wanted, weights, offsets, strict=False):
@@ -189,7 +197,7 @@ def _box(box: Box, x: float, y: float) -> Markup:
         element("rect", x=x, y=y, width=BOX_WIDTH, height=BOX_HEIGHT, rx=6, class_="box warn" if box.warn else "box"),
         element("text", _cut(box.name, int(inner / 7.5)), x=x + 10, y=y + 20, class_="name"),
         *(element("text", line, x=x + 10, y=y + 37 + 14 * place) for place, line in enumerate(lines)),
-        element("text", _cut(box.cost, int(inner / 5.6)), x=x + 10, y=y + 71, class_="cost"),
+        element("text", _cut(box.cost, int(inner / 5.2)), x=x + 10, y=y + 71, class_="cost"),
         element("rect", x=x + 10, y=y + 78, width=inner, height=3, rx=1.5, class_="track"),
         element("rect", x=x + 10, y=y + 78, width=max(2, inner * box.weight), height=3, rx=1.5, class_="fill a"),
     ]

@@ -36,7 +36,7 @@ class Lineage:
 
 
 def lineage_section(nodes: Nodes, prices: Prices) -> Section | None:
-    results = nodes.of_kind("pretrain") or [node for node in list(nodes)[-1:]]
+    results = nodes.of_kind("pretrain") or list(nodes)[-1:]
     if not results:
         return None
     pinned = [pinned_of(node) for node in nodes if "content" in node.spec and not node.manifest.inputs]
@@ -63,7 +63,9 @@ def pinned_of(node: Node) -> Pinned:
     files = content.get("files")
     if files is not None:
         total = sum(file.get("size", 0) for file in files)
-        about = f"{name}: {count(len(files))} files, {data_size(total)}, each pinned by its size and its etag or checksum"
+        about = (
+            f"{name}: {count(len(files))} files, {data_size(total)}, each pinned by its size and its etag or checksum"
+        )
         return Pinned(node, about, digest, [file["url"] for file in spread(files, NUM_URLS)])
     made = node.checkpoint.files("crawl.warc.gz")
     pages = node.manifest.counters.get("pages", sum(file.rows for file in made))

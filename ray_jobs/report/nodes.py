@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A report shows a few documents: of a corpus of any size it reads at most this many files of a kind, evenly spaced, and at
-# most so many bytes of them.
+# A report shows a few documents: of a corpus of any size it reads at most this many files of a kind, evenly spaced, and
+# at most so many bytes of them.
 MAX_FILES = 16
 MAX_BYTES = 48 << 20
 

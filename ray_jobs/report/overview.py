@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-
 from ray_jobs.report.cost import Prices
 from ray_jobs.report.figures import compact, count, data_size, dollars, duration, figure, share, words
 from ray_jobs.report.graph import Box, draw_graph
@@ -81,7 +80,9 @@ def headline(node: Node) -> str:
             return f"{compact(float(known['parameters']))} parameters, loss {float(known['loss']):.3f}"
         case "evaluate" if "bits_per_byte" in known:
             return f"{float(known['bits_per_byte']):.3f} bits per byte"
-    return ", ".join(f"{words(name)} {figure(value)}" for name, value in [*metrics.items(), *counters.items()][:NUM_FACTS])
+    return ", ".join(
+        f"{words(name)} {figure(value)}" for name, value in [*metrics.items(), *counters.items()][:NUM_FACTS]
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def table_section(nodes: Nodes, prices: Prices) -> Section:
         "bytes": sum(node.output_bytes for node in nodes),
         "cost": sum(row.cost for row in rows),
     }
-    return Section("nodes", "Nodes and what they took", "nodes.html", {"rows": rows, "totals": totals, "prices": prices})
+    return Section(
+        "nodes", "Nodes and what they took", "nodes.html", {"rows": rows, "totals": totals, "prices": prices}
+    )
 
 
 def notes(node: Node) -> list[str]:
@@ -141,5 +144,3 @@ def facts(node: Node, leave_out: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """All metrics and counters, named for a reader. A name that is both is shown once."""
     known: dict[str, Any] = {**node.manifest.metrics, **node.manifest.counters, **node.manifest.metrics}
     return [(words(name), figure(value)) for name, value in known.items() if not name.startswith(leave_out or "\0")]
-
-

@@ -1,4 +1,4 @@
-"""Personal data that gave way to placeholders. What they hide is shown nowhere."""
+"""Personal data that gave way to placeholders. What they hide is not shown."""
 
 import re
 from dataclasses import dataclass

@@ -6,11 +6,13 @@ from typing import Any
 
 from ray_jobs.checkpoint.shards import Receipt
 from ray_jobs.report.documents import dropped_by
-from ray_jobs.report.figures import figure
+from ray_jobs.report.figures import figure, masked
 from ray_jobs.report.nodes import Node, Nodes, few_files, read_receipts, read_rows, spread, texts_of
 from ray_jobs.report.page import Section
 
 KEPT = "kept"
+MAX_CHARACTERS = 2000
+"""Of a text, before its excerpt is made."""
 COLUMNS = ("id", "url", "decision", "rule", "value", "threshold", "source", "similarity", "duplicate_of")
 
 
@@ -66,7 +68,7 @@ def rules_of(nodes: Nodes, node: Node, num_samples: int) -> list[RuleView]:
         samples = []
         for row in rows:
             url, text = texts.get(row["id"], (row.get("url") or "", told.get(rule, {}).get(row.get("url") or "", "")))
-            samples.append(Sample(row["id"], row.get("url") or url, text, measured(row)))
+            samples.append(Sample(row["id"], row.get("url") or url, masked(text[:MAX_CHARACTERS]), measured(row)))
         meaning = next((row["source"] for row in rows if row.get("source")), "")
         views.append(RuleView(rule, meaning, number, samples))
     return views

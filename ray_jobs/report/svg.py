@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from ray_jobs.report.figures import compact, printable
+from ray_jobs.report.figures import compact, count, printable
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
@@ -15,9 +15,7 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
         for key, value in attributes.items()
         if value is not None
     )
-    inner = Markup("").join(
-        child if isinstance(child, Markup) else escape(printable(child)) for child in children
-    )
+    inner = Markup("").join(child if isinstance(child, Markup) else escape(printable(child)) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inner)
 
 
@@ -81,7 +79,8 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
 def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Equal precision for all, as an axis wants it."""
     if any(abs(tick) >= 10_000 for tick in ticks):
-        return [compact(tick) for tick in ticks]
+        short = [compact(tick) for tick in ticks]
+        return short if len(set(short)) == len(ticks) else [count(tick) for tick in ticks]
     digits = max((len(f"{tick:.6f}".rstrip("0").split(".")[1]) for tick in ticks), default=0)
     if digits >= 5:
         return [f"{tick:.1e}".replace("e-0", "e-") if tick else "0" for tick in ticks]

@@ -121,7 +121,12 @@ def fertility(node: Node) -> Markup | None:
             entry[1] += num_tokens
     most = sorted((name for name in sums if sums[name][1]), key=lambda name: (-sums[name][0], name))[:10]
     bars = [
-        bar(name, sums[name][0] / sums[name][1], f"{sums[name][0] / sums[name][1]:.2f}", note=f"{count(sums[name][1])} tokens")
+        bar(
+            name,
+            sums[name][0] / sums[name][1],
+            f"{sums[name][0] / sums[name][1]:.2f}",
+            note=f"{count(sums[name][1])} tokens",
+        )
         for name in most
     ]
     return bar_chart(bars, "bytes a token by language") if bars else None

@@ -10,7 +10,7 @@ from typing import Any
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.report.charts import Mark, Series, line_chart
 from ray_jobs.report.documents import Figure
-from ray_jobs.report.figures import compact, count
+from ray_jobs.report.figures import compact, plural
 from ray_jobs.report.nodes import Node, Nodes
 from ray_jobs.report.overview import facts
 from ray_jobs.report.page import Section
@@ -47,7 +47,11 @@ def _view(node: Node) -> TrainingView:
         names = [("grad_norm_max", "b"), ("grad_norm", "a")]
         norm_marks = [*marks, *(Mark(step, f"gradient norm {norm:.3g}") for step, norm in spikes)]
         figures.append(
-            Figure("Gradient norm", "before clipping, on a logarithmic scale", _chart(curve, names, "norm", norm_marks, True))
+            Figure(
+                "Gradient norm",
+                "before clipping, on a logarithmic scale",
+                _chart(curve, names, "norm", norm_marks, True),
+            )
         )
     if column(curve, "learning_rate"):
         figures.append(Figure("Learning rate", "", _chart(curve, [("learning_rate", "a")], "rate", [])))
@@ -55,10 +59,14 @@ def _view(node: Node) -> TrainingView:
         chart = _chart(curve, [("tokens_per_second", "a")], "tokens/s", marks)
         figures.append(Figure("Speed", "tokens a second, all ranks", chart))
     if column(curve, "mfu"):
-        figures.append(Figure("MFU", "share of the GPUs' peak operations", _chart(curve, [("mfu", "a")], "share", marks)))
-    notes = [f"{count(len(restarts))} restarts, at step {_list(restarts)}"] if restarts else []
+        figures.append(
+            Figure("MFU", "share of the GPUs' peak operations", _chart(curve, [("mfu", "a")], "share", marks))
+        )
+    notes = [f"{plural(len(restarts), 'restart')}, at step {_list(restarts)}"] if restarts else []
     if spikes:
-        notes.append(f"{count(len(spikes))} spikes of the gradient norm, at step {_list([step for step, _ in spikes])}")
+        notes.append(
+            f"{plural(len(spikes), 'spike')} of the gradient norm, at step {_list([step for step, _ in spikes])}"
+        )
     return TrainingView(node, facts(node), figures, notes)
 
 
@@ -73,7 +81,7 @@ def column(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, floa
 
 
 def spikes_of(norms: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(step, norm) where the norm leaps out of the lines before it; the warm-up's first lines have none to leap out of."""
+    """(step, norm) where the norm leaps out of the lines before it; the first lines have none to leap out of."""
     found = []
     for place in range(SPIKE_WINDOW, len(norms)):
         before = statistics.median(norm for _, norm in norms[place - SPIKE_WINDOW : place])
@@ -92,9 +100,15 @@ def restarts_of(node: Node) -> list[int]:
 
 
 def _chart(
-    curve: Sequence[dict[str, Any]], names: Sequence[tuple[str, str]], label: str, marks: Sequence[Mark], log: bool = False
+    curve: Sequence[dict[str, Any]],
+    names: Sequence[tuple[str, str]],
+    label: str,
+    marks: Sequence[Mark],
+    log: bool = False,
 ) -> Any:
-    series = [Series(name.replace("_", " "), column(curve, name), style) for name, style in names if column(curve, name)]
+    series = [
+        Series(name.replace("_", " "), column(curve, name), style) for name, style in names if column(curve, name)
+    ]
     return line_chart(series, "step", label, log, marks)
 
 

@@ -18,7 +18,9 @@ from ray_jobs.cluster.executor import InlineExecutor
 from ray_jobs.cluster.output import NodeOutput
 
 SCRIPT = "<script>alert('owned')</script>"
-HOSTILE = f"{SCRIPT} \"quoted\" & </p></title><img src=x onerror=alert(1)> \x00\x1b \u202egnirts\u2066 {{{{ 7*7 }}}} {{% x %}}"
+HOSTILE = (
+    f'{SCRIPT} "quoted" & </p></title><img src=x onerror=alert(1)> \x00\x1b \u202egnirts\u2066 {{{{ 7*7 }}}} {{% x %}}'
+)
 HOSTILE_URL = f"javascript:alert(1)//{SCRIPT}"
 
 
@@ -47,9 +49,7 @@ def finish(
     path = NodePath(kind, key_of(payload))
     output = NodeOutput(store, path, "attempt0", Resources(workers=1), InlineExecutor)
     published = [
-        output.write(stage, shard, place)
-        for stage, shards in stages.items()
-        for place, shard in enumerate(shards)
+        output.write(stage, shard, place) for stage, shards in stages.items() for place, shard in enumerate(shards)
     ]
     published = [receipt for receipt in published if outputs is None or receipt.stage in outputs]
     manifest = Manifest(
@@ -60,6 +60,7 @@ def finish(
             slot: InputRef(node=upstream.node, key=upstream.key, content_digest=upstream.manifest.content_digest)
             for slot, upstream in inputs.items()
         },
+        output_stages=tuple(dict.fromkeys(receipt.stage for receipt in published)),
         outputs=tuple(file for receipt in published for file in receipt.files),
         counters=add_counters(receipt.counters for receipt in published) if counters is None else counters,
         metrics=metrics or {},
@@ -99,7 +100,9 @@ def snapshot(store: Store) -> Checkpoint:
     content = {"kind": "archives", "files": files}
     archives = ShardOutput({}, {})
     spec = {"crawl": "CC-TEST", "content": content}
-    return finish(store, "snapshot", {"archives": [archives]}, metrics={"archives": 4, "archive_bytes": 4000}, spec=spec)
+    return finish(
+        store, "snapshot", {"archives": [archives]}, metrics={"archives": 4, "archive_bytes": 4000}, spec=spec
+    )
 
 
 def filtered(store: Store, crawl: Checkpoint) -> Checkpoint:
@@ -183,9 +186,7 @@ def encoded(store: Store, source: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
     told = {"languages": {"en": [1000, 400], SCRIPT: [10, 10]}}
     shard = ShardOutput({"tokens.bin": File(b"\0\1" * 50, 50)}, {"num_tokens": 50}, told)
     counters = {"train_num_tokens": 50, "heldout_num_tokens": 5}
-    return finish(
-        store, "tokens", {"train": [shard]}, {"documents": source, "tokenizer": tokenizer}, counters=counters
-    )
+    return finish(store, "tokens", {"train": [shard]}, {"documents": source, "tokenizer": tokenizer}, counters=counters)
 
 
 def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoint:
@@ -202,7 +203,9 @@ def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
     ]
     lines = "".join(json.dumps(record) + "\n" for record in curve).encode()
     metrics = {"loss": 2.3, "parameters": 1_120_000, "train_tokens": 600 * 16 * 128}
-    shard = ShardOutput({"metrics.jsonl": File(lines, 60, volatile=True), "model.safetensors": File(b"w")}, {"train_steps": 600})
+    shard = ShardOutput(
+        {"metrics.jsonl": File(lines, 60, volatile=True), "model.safetensors": File(b"w")}, {"train_steps": 600}
+    )
     checkpoint = finish(
         store, "pretrain", {"model": [shard]}, {"tokens": tokens, "tokenizer": tokenizer}, metrics, seconds=120
     )
@@ -220,9 +223,17 @@ def evaluated(store: Store, model: Checkpoint, tokens: Checkpoint, tokenizer: Ch
         "documents": 40,
     }
     samples = [
-        {"document": "d", "prompt": "The ", "continuation": f"model writes {HOSTILE}", "reference": HOSTILE, "ended": True}
+        {
+            "document": "d",
+            "prompt": "The ",
+            "continuation": f"model writes {HOSTILE}",
+            "reference": HOSTILE,
+            "ended": True,
+        }
     ]
-    files = {name: File(json.dumps(data).encode()) for name, data in (("results.json", results), ("samples.json", samples))}
+    files = {
+        name: File(json.dumps(data).encode()) for name, data in (("results.json", results), ("samples.json", samples))
+    }
     return finish(
         store,
         "evaluate",
