@@ -78,19 +78,19 @@ def test_an_encoded_body_of_nothing_but_damage_is_counted(encoding: str) -> None
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_a_bomb_is_not_unfolded(encoding: str) -> None:
-    zeros = b"<p>" + b" " * (200 << 20)
+    zeros = b"<p>" + b" " * (60 << 20)
     bomb = {
         "gzip": lambda: gzip.compress(zeros, 1),
         "deflate": lambda: zlib.compress(zeros, 1),
-        "br": lambda: packed(BrotliWriter, zeros[: 50 << 20]),
+        "br": lambda: packed(BrotliWriter, zeros),
         "zstd": lambda: packed(ZstdWriter, zeros),
     }[encoding]()
     assert len(bomb) < LIMIT
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Undecodable) as raised:
         decode_body(bomb, {"content-encoding": encoding}, LIMIT)
     assert raised.value.reason == "too_large"
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_a_bomb_in_a_bomb_is_not_unfolded() -> None:

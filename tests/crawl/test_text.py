@@ -59,16 +59,16 @@ def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
     ids=["open", "upper case", "closed", "attributes with values", "attributes without"],
 )
 def test_a_tangle_is_seen_at_once(html: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert main_text(html) is None
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_what_the_guard_lets_through_is_read_in_good_time() -> None:
     html = "<div>" * MAX_NESTING + f"<p>{PROSE * 20}</p>" + "</div>" * MAX_NESTING
-    began = time.perf_counter()
+    began = time.process_time()
     assert PROSE.strip() in (main_text(html) or "")
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_a_long_script_is_no_tangle() -> None:
