@@ -101,6 +101,11 @@ class CrawlSource(Spec):
     archives: ArchiveUrls | None = None
     documentation: Documentation | None = None
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether pinning asks a server, so that the pin is kept; what is installed here is looked at anew each time."""
+        return self.documentation is None
+
     @model_validator(mode="after")
     def _one(self) -> "CrawlSource":
         named = [name for name in type(self).model_fields if getattr(self, name) is not None]

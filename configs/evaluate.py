@@ -43,10 +43,8 @@ class EvaluateSpec(Spec):
     """Held-out documents scored: the first ones, in their order."""
     bootstrap_samples: int = Field(default=1000, ge=0)
     """Resamplings of documents behind the 95% confidence interval of bits per byte; 0 leaves it out."""
-    ngram_order: int = Field(default=3, ge=2, le=5)
-    """Order of the n-gram baseline (interpolated Kneser-Ney), trained on the model's own training tokens."""
     max_baseline_tokens: int = Field(default=200_000_000, ge=1)
-    """Training tokens that the baselines are counted on: the first ones."""
+    """Training tokens that the unigram and trigram models are counted on: the first ones."""
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
     """The samples."""
     seed: int = Field(default=0, ge=0, lt=2**31)

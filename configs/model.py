@@ -14,7 +14,7 @@ class ModelSpec(Spec):
     """
 
     architecture: Literal["llama", "qwen3"] = "llama"
-    """`llama` (LlamaForCausalLM), or `qwen3` (Qwen3ForCausalLM): the same with RMSNorm on queries and keys before RoPE."""
+    """`llama` (LlamaForCausalLM) or `qwen3` (Qwen3ForCausalLM: the same, with RMSNorm on queries and keys)."""
     hidden: int = Field(default=128, ge=2)
     """Width of the residual stream."""
     layers: int = Field(default=4, ge=1)
@@ -36,9 +36,9 @@ class ModelSpec(Spec):
     tied_embeddings: bool = True
     """One matrix as input embedding and as output head."""
     vocabulary_multiple: int = Field(default=1, ge=1)
-    """The vocabulary is padded up to a multiple of this (64 or 128 suits a GPU's matrix units); padding is never a target."""
+    """The vocabulary is padded up to a multiple of this (64 or 128 suits a GPU); padding is never a target."""
     init_std: float = Field(default=0.02, gt=0, le=1)
-    """Standard deviation of the initial weights. Projections into the residual stream take init_std / sqrt(2·layers)."""
+    """Standard deviation of initial weights; projections into the residual stream take it over sqrt(2·layers)."""
 
     @property
     def num_kv_heads(self) -> int:

@@ -70,8 +70,8 @@ class PretrainSpec(Spec):
     def _fits_model(self) -> Self:
         if self.sequence_length > self.model.max_positions:
             raise ValueError(
-                f"sequence_length ({self.sequence_length}) is more than model.max_positions ({self.model.max_positions}): "
-                "raise max_positions or shorten the sequences"
+                f"sequence_length ({self.sequence_length}) is more than model.max_positions "
+                f"({self.model.max_positions}): raise max_positions or shorten the sequences"
             )
         if self.optimizer.warmup_steps >= self.steps:
             raise ValueError(

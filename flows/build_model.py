@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -36,8 +38,8 @@ MAX_NODES_AT_ONCE = 8
 
 @flow(
     name="build-model",
-    flow_run_name="{recipe}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),
+    flow_run_name=lambda: Path(runtime.flow_run.parameters["recipe"]).stem,
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),  # type: ignore[arg-type]  # invariant in its future
     persist_result=False,
     log_prints=False,
 )
@@ -76,11 +78,11 @@ def build_model(
             metadata={"flow_run": flow_run_id, "recipe": plan.recipe.name},
         )
         try:
-            states = _run_nodes(plan, chosen.nodes, context)
+            _run_nodes(plan, chosen.nodes, context)
         except KeyboardInterrupt:  # Ctrl-C stops the jobs; SIGTERM leaves them for the next run to attach to
             cancelled.set()
             raise
-    run = run_record(plan, context, states, began, flow_run_id, cancelled.is_set())
+    run = run_record(plan, context, began, flow_run_id, cancelled.is_set())
     write_run(plan.store, run)
     if cancelled.is_set():
         return Cancelled(message="cancelled; what is finished stays")
@@ -90,45 +92,40 @@ def build_model(
     return Completed(message=f"run {run.id}: {len(run.nodes)} nodes")
 
 
-def _run_nodes(plan: Plan, names: list[str], context: RunContext) -> dict[str, State]:
+def _run_nodes(plan: Plan, names: list[str], context: RunContext) -> None:
     """Runs the named nodes as their inputs get ready, and waits for all."""
     futures: dict[str, PrefectFuture] = {}
     for name in names:
         node = plan.nodes[name]
         upstream = [futures[other] for other in set(node.recipe_node.inputs.values()) if other in futures]
-        futures[name] = prefect_task(node, dict(plan.nodes), context).submit(wait_for=upstream)
-    states = {}
+        futures[name] = prefect_task(node, dict(plan.nodes), context).submit(wait_for=upstream, return_state=False)
     for name, future in futures.items():
         future.wait()
-        states[name] = future.state
         if future.state.is_pending():  # its inputs failed
             publish(NodeEvent(name, "SKIPPED", "an input is missing"))
-    return states
 
 
-def run_record(
-    plan: Plan, context: RunContext, states: dict[str, State], began: float, flow_run_id: str | None, cancelled: bool
-) -> Run:
+def run_record(plan: Plan, context: RunContext, began: float, flow_run_id: str | None, cancelled: bool) -> Run:
     """What the run did, for `runs/` in the store."""
     nodes: dict[str, RunNode] = {}
     for name, node in plan.nodes.items():
         manifest = context.results.get(name) or (node.manifest if node.state == HIT else None)
         hit = node.state == HIT
-        state = states.get(name)
+        failure, error = context.failures.get(name, ("SKIPPED", ""))
         nodes[name] = RunNode(
             node=node.kind,
             key=node.key,
             payload=node.payload,
-            state="HIT" if hit else "DONE" if manifest else "FAILED" if state and state.is_failed() else "SKIPPED",
+            state="HIT" if hit else "DONE" if manifest else failure,
             seconds=manifest.seconds if manifest and not hit else 0.0,
             cpu_seconds=manifest.cpu_seconds if manifest and not hit else 0.0,
             gpu_seconds=manifest.gpu_seconds if manifest and not hit else 0.0,
             headline=task_of(node.kind).headline(manifest) if manifest else "",
-            error=(state.message or "") if state and state.is_failed() else "",
+            error=error,
         )
     failed = any(node.state == "FAILED" for node in nodes.values())
     return Run(
-        id=new_run_id(plan.recipe.name),
+        id=new_run_id(plan.recipe.name, began),
         recipe=plan.recipe.name,
         overrides=plan.recipe.overrides,
         started=began,
@@ -148,7 +145,7 @@ def watching_for_cancellation(flow_run_id: str) -> Iterator[threading.Event]:
         with get_client(sync_client=True) as client:
             while not finished.wait(CANCELLATION_SECONDS):
                 try:
-                    state = client.read_flow_run(flow_run_id).state
+                    state = client.read_flow_run(UUID(flow_run_id)).state
                 except OSError:  # the server is away for a moment; it decides nothing else
                     continue
                 if state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}:

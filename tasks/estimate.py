@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from configs.crawl import CrawlSource
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.store import Store
@@ -40,7 +41,7 @@ def estimate(plan: Plan) -> dict[str, Estimate]:
             continue
         inputs = sum(output_bytes[upstream] for upstream in set(node.recipe_node.inputs.values()))
         if not node.recipe_node.inputs:
-            inputs = _pinned_bytes(node)
+            inputs = _pinned_bytes(node, rates)
         estimates[name] = _estimate(plan.store, node, inputs, rates)
         output_bytes[name] = estimates[name].output_bytes
     return estimates
@@ -123,8 +124,13 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     return found
 
 
-def _pinned_bytes(node: PlannedNode) -> float:
-    """What the pinned listing says that the crawl weighs; for what is generated here, an average page."""
+def _pinned_bytes(node: PlannedNode, rates: Mapping[str, Any]) -> float:
+    """What the pinned listing says that the crawl weighs; unpinned, by the average archive; generated, by the page."""
+    if isinstance(node.spec, CrawlSource):
+        crawl = node.spec.common_crawl
+        if crawl is None:
+            return 0.0
+        return (crawl.num_files or rates["archives_of_a_crawl"]) * rates["archive_bytes"][crawl.format]
     content = node.payload["spec"].get("content", {})
     files = content.get("files", [])
     if files:

@@ -8,7 +8,7 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from configs.base import Spec
 from ray_jobs.checkpoint.manifest import Manifest
@@ -16,6 +16,8 @@ from tasks.events import NodeEvent, publish
 from tasks.plan import HIT, PlannedNode
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect import Task
 
     from ray_jobs.checkpoint.store import Store
@@ -54,6 +56,8 @@ class RunContext:
     cancelled: Callable[[], bool]
     metadata: dict[str, str]
     results: dict[str, Manifest] = field(default_factory=dict)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Node -> (FAILED or CANCELLED, what went wrong and what to do)."""
 
 
 def prefect_task(node: PlannedNode, planned: dict[str, PlannedNode], context: RunContext) -> "Task[[], Any]":
@@ -97,7 +101,7 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
     from prefect.logging import get_run_logger
 
-    from tasks.failures import JobFailed, Stopped
+    from tasks.failures import Stopped
     from tasks.jobs import JobRequest, Watcher, run_job
 
     log = get_run_logger()
@@ -113,7 +117,9 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
         },
         metadata=context.metadata,
     )
-    bar = create_progress_artifact(0.0, key=f"{context.recipe}-{node.name}-progress", description="waiting for a job")
+    # Typed as "an id or a coroutine": a task that is not async gets the id.
+    key = f"{context.recipe}-{node.name}-progress"
+    bar = cast("UUID", create_progress_artifact(0.0, key=key, description="waiting for its job"))
     shown_at = 0.0
 
     def show(progress: dict[str, Any]) -> None:
@@ -129,8 +135,10 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
     log.info("%s %s: %s", node.state, node.path.root, "; ".join(node.why))
     try:
         manifest = run_job(request, context.cluster, Watcher(show, log.info, context.cancelled))
-    except (JobFailed, Stopped) as error:
-        publish(NodeEvent(node.name, "CANCELLED" if isinstance(error, Stopped) else "FAILED", str(error)))
+    except Exception as error:
+        state = "CANCELLED" if isinstance(error, Stopped) else "FAILED"
+        context.failures[node.name] = (state, str(error))
+        publish(NodeEvent(node.name, state, str(error)))
         raise
     update_progress_artifact(bar, 100.0, description=f"done in {manifest.seconds:.1f} s")
     return manifest

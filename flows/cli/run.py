@@ -58,7 +58,7 @@ def run(
         from tasks.estimate import estimate
 
         estimates = {name: guess for name, guess in estimate(plan).items() if name in chosen.to_run}
-        show.console().print(show.estimate_line(plan, estimates))
+        show.console().print(show.estimate_line(plan, estimates), soft_wrap=True)
     state = run_flow(
         {
             "recipe": recipe,
@@ -72,11 +72,11 @@ def run(
         rows={name: plan.nodes[name].state for name in chosen.nodes},
         live=not as_json,
     )
-    finished = _latest(at, plan.recipe.name, began)
-    if finished is None:
+    recorded = _latest(at, plan.recipe.name, began)
+    if recorded is None:
         print(f"error: {state}", file=sys.stderr)
         raise typer.Exit(1)
-    finish(finished, at, as_json, time.time() - began)
+    finish(recorded, at, as_json, time.time() - began)
 
 
 def run_flow(parameters: dict[str, Any], needs_head: bool, rows: dict[str, str], live: bool) -> str:
@@ -117,7 +117,7 @@ def record_of_hits(plan: "Plan", began: float) -> Run:
         state = "HIT" if node.manifest else "SKIPPED"
         nodes[name] = RunNode(node=node.kind, key=node.key, payload=node.payload, state=state, headline=headline)
     return Run(
-        id=new_run_id(plan.recipe.name),
+        id=new_run_id(plan.recipe.name, began),
         recipe=plan.recipe.name,
         overrides=plan.recipe.overrides,
         started=began,

@@ -1,7 +1,4 @@
-"""transformers' configuration and class of a ModelSpec, and its initial weights.
-
-Every result loads with `from_pretrained`, because the classes and the names of tensors are transformers' own.
-"""
+"""transformers' class of a ModelSpec, sharded or not, and its initial weights."""
 
 import hashlib
 import math
@@ -12,6 +9,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from configs.model import ModelSpec
+from ray_jobs.model.files import config_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -20,42 +18,12 @@ if TYPE_CHECKING:
 RESIDUAL_PROJECTIONS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
-def transformers_config(
-    spec: ModelSpec, num_tokens: int, eos_id: int | None = None, bos_id: int | None = None, dtype: str = "float32"
-) -> "PreTrainedConfig":
-    """The configuration that `config.json` holds.
-
-    Args:
-        spec: the architecture.
-        num_tokens: tokens of the tokenizer, special ones included; the embedding has `spec.padded_vocabulary` rows.
-        eos_id: the token that ends a document.
-        bos_id: the token that begins one, where there is such.
-        dtype: of the stored weights, by torch's name.
-    """
+def transformers_config(spec: ModelSpec, num_tokens: int) -> "PreTrainedConfig":
+    """transformers' configuration object, by the same values that `config.json` will hold."""
     from transformers import LlamaConfig, Qwen3Config
 
-    classes = {"llama": (LlamaConfig, "LlamaForCausalLM"), "qwen3": (Qwen3Config, "Qwen3ForCausalLM")}
-    config_class, architecture = classes[spec.architecture]
-    return config_class(
-        architectures=[architecture],
-        vocab_size=spec.padded_vocabulary(num_tokens),
-        hidden_size=spec.hidden,
-        intermediate_size=spec.intermediate,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        num_key_value_heads=spec.num_kv_heads,
-        head_dim=spec.head_width,
-        max_position_embeddings=spec.max_positions,
-        rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
-        rms_norm_eps=spec.rms_norm_eps,
-        tie_word_embeddings=spec.tied_embeddings,
-        initializer_range=spec.init_std,
-        attention_bias=False,
-        attention_dropout=0.0,
-        bos_token_id=bos_id,
-        eos_token_id=eos_id,
-        dtype=dtype,
-    )
+    values = config_values(spec, num_tokens)
+    return {"llama": LlamaConfig, "qwen3": Qwen3Config}[values.pop("model_type")](**values)
 
 
 def empty_model(config: "PreTrainedConfig", recompute: bool = False) -> "PreTrainedModel":
@@ -76,7 +44,7 @@ def materialise(model: "PreTrainedModel", device: torch.device) -> None:
     if model.config.tie_word_embeddings:  # to_empty makes one parameter a module
         model.lm_head.weight = model.model.embed_tokens.weight
     # The rotary frequencies are no parameters: they are computed, not stored.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config, device=device)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
 
 
 @torch.no_grad()

@@ -85,7 +85,11 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def token_loss(
-    hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, z_weight: float = 0.0, num_real: int | None = None
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    z_weight: float = 0.0,
+    num_real: int | None = None,
 ) -> TokenLoss:
     """Cross-entropy of `hidden_NH @ weight_VH.T` against `targets_N`, where that is not IGNORED, and the z-loss.
 
@@ -95,6 +99,16 @@ def token_loss(
         hidden_NH, weight_VH, targets_N, z_weight, weight_VH.shape[0] if num_real is None else num_real
     )
     return TokenLoss(total, entropy, squares, (targets_N != IGNORED).sum())
+
+
+def token_nlls(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    """−log p of every target in nats, fp32 [N], without gradient; 0 where it is IGNORED."""
+    chunk = max(1, CHUNK_LOGITS[hidden_NH.device.type] // weight_VH.shape[0])
+    parts = [
+        F.cross_entropy(F.linear(hidden_CH, weight_VH).float(), targets_C, ignore_index=IGNORED, reduction="none")
+        for hidden_CH, targets_C in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 class LossModel(nn.Module):

@@ -25,7 +25,7 @@ class ModelSize:
     parameters: int
     """All of them; a tied matrix counts once."""
     matrix_parameters: int
-    """Those that take part in a product for every token: all but the input embedding. A tied matrix counts as the head."""
+    """Those multiplied for every token: all but the input embedding. A tied matrix counts as the head."""
     flops_per_token: int
     """Of training, forward and backward, for one token of a sequence of the given length."""
 

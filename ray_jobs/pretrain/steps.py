@@ -1,38 +1,17 @@
-"""Training checkpoints: tensors by torch.distributed.checkpoint straight into the store, published by one receipt a step.
+"""The training checkpoints of a node: their names, receipts and retention. Free of torch.
 
-    steps/00001000-<session>/__0_0.distcp, …, .metadata    tensors of every rank, under names no other session uses
-    receipts/steps/00001000.json                           create-only: every object with size and sha256, and the state
-
-Objects pass through a temporary file into `Store`, not through fsspec: the store's writes are durable, its reads fresh,
-and the checksum is of the bytes that were sent. A checkpoint is read back object by object, each only after its checksum
-matches the receipt; that also guards `.metadata`, which is a pickle. The number of ranks may differ between save and load.
+steps/00001000-<session>/__0_0.distcp, …, .metadata    tensors of every rank, under names no other session uses
+receipts/steps/00001000.json                           create-only: every object with size and sha256, and the state
 """
 
-import hashlib
-import json
 import logging
-import os
-import pickle
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemReader, FileSystemWriter
-
-from ray_jobs.checkpoint.checkpoint import cache_folder
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.shards import Record
 from ray_jobs.checkpoint.store import Store
 
 log = logging.getLogger("headrace")
-
-METADATA = ".metadata"
 
 
 class StepFile(Record):
@@ -60,7 +39,7 @@ class DamagedStep(Exception):
 
 
 class StepStore:
-    """The training checkpoints of one node. Methods without torch are safe in any process; picklable."""
+    """The training checkpoints of one node; picklable."""
 
     def __init__(self, store: Store, path: NodePath):
         self.store, self.path = store, path
@@ -75,18 +54,38 @@ class StepStore:
         """All published checkpoints, newest first. One whose receipt cannot be read is left out with a warning."""
         found = []
         for entry in self.store.list(self.path.receipts("steps")):
-            data = self.store.get(entry.path)
-            if data is None:  # retention of another process deleted it since the listing
-                continue
-            try:
-                found.append(StepReceipt.model_validate_json(data))
-            except ValueError as error:
-                log.warning("%s is damaged and is passed over: %s", entry.path, str(error).splitlines()[0])
+            receipt = self._read(entry.path)
+            if receipt is not None:
+                found.append(receipt)
         return sorted(found, key=lambda receipt: -receipt.step)
+
+    def of_step(self, step: int) -> StepReceipt | None:
+        """The checkpoint of this step, if it is published."""
+        return self._read(self.receipt_path(step))
+
+    def _read(self, path: str) -> StepReceipt | None:
+        data = self.store.get(path)
+        if data is None:  # also: deleted by another process since it was listed
+            return None
+        try:
+            return StepReceipt.model_validate_json(data)
+        except ValueError as error:
+            log.warning("%s is damaged and is passed over: %s", path, str(error).splitlines()[0])
+            return None
 
     def publish(self, receipt: StepReceipt) -> bool:
         """Creates the receipt; False where another session's stands for this step, which is as good."""
-        return self.store.create(self.receipt_path(receipt.step), receipt.to_json())
+        path = self.receipt_path(receipt.step)
+        if self.store.create(path, receipt.to_json()):
+            return True
+        if self._read(path) is not None:
+            return False
+        self.store.delete([path])  # what stands there can be of no use to anyone
+        return self.store.create(path, receipt.to_json())
+
+    def withdraw(self, receipt: StepReceipt) -> None:
+        """Takes back a damaged checkpoint's receipt, so that its step can be published again."""
+        self.store.delete([self.receipt_path(receipt.step)])
 
     def keep_newest(self, count: int) -> None:
         """Deletes all but the newest `count` checkpoints, receipts first, and what older sessions left half-written."""
@@ -99,163 +98,3 @@ class StepStore:
         self.store.delete(
             [entry.path for entry in self.store.list(prefix) if int(entry.path[len(prefix) :][:8]) < oldest_kept]
         )
-
-
-def save_step(steps: StepStore, step: int, session: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes a checkpoint from all ranks and publishes it from rank 0. Collective."""
-    objects = _StoreObjects(steps.store, steps.folder(step, session))
-    dcp.save(tensors, storage_writer=_StoreWriter(objects), no_dist=False)
-    gathered: list[list[StepFile]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, objects.written)
-    if dist.get_rank() == 0:
-        files = tuple(sorted((file for part in gathered for file in part), key=lambda file: file.name))
-        receipt = StepReceipt(
-            step=step, session=session, world_size=dist.get_world_size(), files=files, state=json.loads(json.dumps(state))
-        )
-        if not steps.publish(receipt):
-            log.info("step %d was published by another session, whose checkpoint stands", step)
-
-
-def load_step(steps: StepStore, receipt: StepReceipt, tensors: dict[str, Tensor]) -> None:
-    """Fills `tensors` from a checkpoint, resharding as needed. Collective.
-
-    Raises:
-        DamagedStep: on every rank, if any rank found an object gone or changed; `tensors` are then partly filled.
-    """
-    objects = _StoreObjects(steps.store, steps.folder(receipt.step, receipt.session), receipt.files)
-    try:
-        dcp.load(tensors, storage_reader=_StoreReader(objects))
-    except CheckpointException as error:
-        damage = [cause for cause, _ in error.failures.values() if isinstance(cause, DamagedStep)]
-        if not damage:
-            raise
-        raise damage[0] from None
-
-
-def read_tensors(steps: StepStore, receipt: StepReceipt, prefix: str) -> dict[str, Tensor]:
-    """The whole tensors whose names begin with `prefix`, without it, on the CPU and in one process.
-
-    Raises:
-        DamagedStep: an object is gone or changed.
-    """
-    import torch
-
-    objects = _StoreObjects(steps.store, steps.folder(receipt.step, receipt.session), receipt.files)
-    reader = _StoreReader(objects)
-    described = reader.read_metadata().state_dict_metadata
-    tensors = {
-        name: torch.empty(metadata.size, dtype=metadata.properties.dtype)
-        for name, metadata in described.items()
-        if name.startswith(prefix)
-    }
-    try:
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
-    except CheckpointException as error:
-        damage = [cause for cause, _ in error.failures.values() if isinstance(cause, DamagedStep)]
-        if not damage:
-            raise
-        raise damage[0] from None
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-class _StoreObjects(FileSystemBase):
-    """What DCP's writer and reader ask of a file system, over the objects of one checkpoint in a Store."""
-
-    def __init__(self, store: Store, folder: str, expected: tuple[StepFile, ...] = ()):
-        self.store, self.folder = store, folder
-        self.expected = {file.name: file for file in expected}
-        self.written: list[StepFile] = []
-        self._unnamed: dict[str, Path] = {}
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike, mode: str) -> Iterator[IO[bytes]]:  # type: ignore[override]
-        name = Path(path).name
-        temporary = tempfile.NamedTemporaryFile(dir=cache_folder(), prefix="step-", delete=False)  # noqa: SIM115
-        local = Path(temporary.name)
-        try:
-            if mode == "rb":
-                with temporary, self._checked(name, temporary) as stream:
-                    yield stream
-                return
-            with temporary:
-                yield temporary
-            if name.endswith(".tmp"):  # DCP renames .metadata to its name when it is whole
-                self._unnamed[name] = local
-            else:
-                self._put(name, local)
-        finally:
-            if name not in self._unnamed:
-                local.unlink(missing_ok=True)
-
-    @contextmanager
-    def _checked(self, name: str, temporary: IO[bytes]) -> Iterator[IO[bytes]]:
-        file = self.expected[name]
-        path = f"{self.folder}/{name}"
-        own = self.store.local_path(path)
-        try:
-            with own.open("rb") if own is not None else _downloaded(self.store, path, file.bytes, temporary) as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                    raise DamagedStep(f"{self.store.url_of(path)} does not match the checksum in its receipt")
-                stream.seek(0)
-                yield stream
-        except FileNotFoundError:
-            raise DamagedStep(f"{self.store.url_of(path)} is gone") from None
-
-    def _put(self, name: str, local: Path) -> None:
-        with local.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self.store.put_file(f"{self.folder}/{name}", local)
-        self.written.append(StepFile(name=name, bytes=local.stat().st_size, sha256=digest))
-
-    def rename(self, path: str | os.PathLike, new_path: str | os.PathLike) -> None:
-        local = self._unnamed.pop(Path(path).name)
-        self._put(Path(new_path).name, local)
-        local.unlink()
-
-    def concat_path(self, path: str | os.PathLike, suffix: str) -> str:
-        return f"{path}/{suffix}"
-
-    def init_path(self, path: str | os.PathLike) -> str | os.PathLike:
-        return path
-
-    def mkdir(self, path: str | os.PathLike) -> None:
-        """An object store has no folders, and the file store makes its own."""
-
-    def exists(self, path: str | os.PathLike) -> bool:
-        return False  # every name is new: it holds the session
-
-    def rm_file(self, path: str | os.PathLike) -> None:
-        raise AssertionError(f"a checkpoint's objects are never replaced: {path}")
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike) -> bool:
-        return True
-
-
-@contextmanager
-def _downloaded(store: Store, path: str, size: int, temporary: IO[bytes]) -> Iterator[IO[bytes]]:
-    part = 64 << 20
-    for start in range(0, size, part):
-        temporary.write(store.get_range(path, start, min(part, size - start)))
-    temporary.flush()
-    with Path(temporary.name).open("rb") as stream:
-        yield stream
-
-
-class _StoreWriter(FileSystemWriter):
-    def __init__(self, objects: _StoreObjects):
-        # The store syncs what it is given; syncing the temporary files as well would only cost time.
-        super().__init__(objects.folder, sync_files=False)
-        self.fs = objects
-
-
-class _StoreReader(FileSystemReader):
-    def __init__(self, objects: _StoreObjects):
-        super().__init__(objects.folder)
-        self.fs = objects
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().read_metadata(*args, **kwargs)
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise AssertionError(f"{METADATA} matches its checksum but cannot be read: {error}") from error

@@ -3,12 +3,13 @@
 Whoever calls `train` has set up a process group (torchrun's environment, Ray Train, or a group of one) and says where
 samples come from and where checkpoints and metrics go. One step:
 
-1. Step s trains on the samples s·B … s·B + B − 1 of the run's fixed order (B is the global batch), of which each rank takes
-   an equal slice and works through it in micro-batches.
+1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch), of which each rank
+   takes an equal slice and works through it in micro-batches.
 2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of five
-   numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count and
-   clipping are one multiplication. So 1 batch of 8, 8 of 1 and 2 ranks of 4 give the same loss and norm up to rounding.
-3. A checkpoint holds weights and AdamW's moments; all else is the step, from which the order of samples and the rate follow.
+   numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count
+   and clipping are one multiplication. So 1 batch of 8, 8 of 1 and 2 ranks of 4 give the same loss and norm up to
+   rounding.
+3. A checkpoint holds weights and AdamW's moments; all else is the step, from which samples and learning rate follow.
 
 Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
 """
@@ -32,6 +33,8 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.loss import LossModel
 from ray_jobs.model.size import model_size, peak_flops
+from ray_jobs.pretrain.curve import Segment, segments_of
+from ray_jobs.pretrain.inputs import check_batch
 from ray_jobs.pretrain.optimizer import (
     all_sum,
     build_adamw,
@@ -41,7 +44,8 @@ from ray_jobs.pretrain.optimizer import (
     sum_of_squares,
 )
 from ray_jobs.pretrain.schedule import learning_rate
-from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore, load_step, save_step
+from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
+from ray_jobs.pretrain.tensors import load_step, save_step
 
 log = logging.getLogger("headrace")
 
@@ -89,15 +93,6 @@ class Interval:
     clipped: int = 0
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of the curve that one session wrote: the lines with first < step <= last."""
-
-    session: str
-    first: int
-    last: int
-
-
 @dataclass
 class Position:
     """All that training resumes from, apart from tensors. JSON in the step's receipt."""
@@ -120,11 +115,6 @@ class Position:
     @classmethod
     def of_receipt(cls, receipt: StepReceipt) -> "Position":
         return cls(receipt.step, Interval(**receipt.state["interval"]), segments_of(receipt))
-
-
-def segments_of(receipt: StepReceipt) -> tuple[Segment, ...]:
-    """Which sessions wrote which part of the curve up to this checkpoint."""
-    return tuple(Segment(**segment) for segment in receipt.state["segments"])
 
 
 def train(
@@ -222,19 +212,6 @@ def train(
     return position
 
 
-def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:
-    """Raises ValueError where the global batch fits neither the ranks nor the corpus."""
-    if spec.global_batch % world:
-        raise ValueError(
-            f"global_batch ({spec.global_batch}) is not a multiple of {world} ranks: change the number of workers, or the batch"
-        )
-    if num_samples < spec.global_batch:
-        raise ValueError(
-            f"the training tokens give {num_samples} sequences of {spec.sequence_length}, less than one global batch of "
-            f"{spec.global_batch}: take more documents, a shorter sequence_length or a smaller global_batch"
-        )
-
-
 def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
     """The sharded model, its parameters not yet filled, and its optimizer."""
     config = transformers_config(spec.model, num_tokens)
@@ -242,7 +219,10 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
     model.train()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     size = model_size(spec.model, num_tokens, spec.sequence_length)
-    options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": size.parameters > RESHARD_ABOVE_PARAMETERS}
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": size.parameters > RESHARD_ABOVE_PARAMETERS,
+    }
     if spec.dtype == "bf16":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in model.model.model.layers:
@@ -276,7 +256,9 @@ def _restore(
             with torch.no_grad():
                 load_step(steps, receipt, tensors)
         except DamagedStep as damage:
-            log.warning("checkpoint of step %d is passed over: %s", receipt.step, damage)
+            log.warning("the checkpoint of step %d is passed over: %s", receipt.step, damage)
+            if dist.get_rank() == 0:
+                steps.withdraw(receipt)
             continue
         set_optimizer_step(optimizer, receipt.step)
         return Position.of_receipt(receipt)
@@ -302,8 +284,8 @@ def _micro_batches(
         batch = samples.batch(start, min(size, first + share - start))
         if batch.max() >= num_tokens:
             raise ValueError(
-                f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has {num_tokens} "
-                "tokens: train on tokens that this tokenizer made"
+                f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has "
+                f"{num_tokens} tokens: train on tokens that this tokenizer made"
             )
         tokens = torch.from_numpy(batch).to(device, non_blocking=True)
         yield tokens[:, :-1], tokens[:, 1:]
@@ -359,6 +341,6 @@ def _divergence(step: int, own_loss: Tensor, norm: float, spec: PretrainSpec) ->
     what = f"the loss on rank {', '.join(ranks)}" if ranks else f"the gradient's norm ({norm}), on all ranks together,"
     return (
         f"{what} is not a finite number at step {step}, learning rate "
-        f"{learning_rate(step, spec.steps, spec.optimizer):g}: lower optimizer.learning_rate, lengthen warmup_steps, or "
-        "set optimizer.z_loss to 1e-4"
+        f"{learning_rate(step, spec.steps, spec.optimizer):g}: lower optimizer.learning_rate, lengthen warmup_steps, "
+        "or set optimizer.z_loss to 1e-4"
     )
