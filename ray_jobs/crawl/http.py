@@ -164,7 +164,7 @@ class HttpClient:
                 _check_unchanged(resource, response)
                 # A server that knows no ranges begins anew.
                 skip = start if response.status_code == 200 else 0
-                for chunk in response.iter_raw(1 << 18):
+                for chunk in response.iter_raw():
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue

@@ -30,7 +30,6 @@ def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutp
     if isinstance(content, PinnedArchives):
         total = sum(file.size for file in content.files)
         return Outcome(("archives",), {}, {"archives": len(content.files), "archive_bytes": total})
-    _check_versions(content)
     shards = [{"file": file} for file in range(content.num_files)]
     receipts = output.fan_out("archives", shards, make_archive, content)
     total = sum(file.bytes for receipt in receipts for file in receipt.files)
@@ -38,11 +37,19 @@ def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutp
 
 
 def make_archive(shard: dict[str, Any], content: PinnedDocumentation) -> ShardOutput:
-    """Crawls one file's share of the documentation site."""
+    """Crawls one file's share of the documentation site.
+
+    Raises:
+        UserError: this worker's environment is not the one that was pinned, or holds too few pages.
+    """
     from ray_jobs.crawl.crawler import crawl
     from ray_jobs.crawl.site import pages_of
 
-    pages = list(pages_of(content, shard["file"]))
+    _check_versions(content)
+    try:
+        pages = list(pages_of(content, shard["file"]))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     archive = crawl(pages, f"documentation-{shard['file']:05d}.warc.gz")
     return ShardOutput({ARCHIVE: File(archive, rows=len(pages))}, {"pages": len(pages)})
 
