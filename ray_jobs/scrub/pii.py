@@ -11,6 +11,7 @@ has them.
 
 import ipaddress
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -118,10 +119,9 @@ def _num_digits(found: bytes) -> int:
 
 
 def _is_in_row_of_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether other numbers stand directly beside, as in a table."""
-    return bool(
-        re.search(rb"\d[ .\-]$", text[max(0, start - 2) : start]) or re.match(rb"[ .\-]\d", text[end : end + 2])
-    )
+    """Whether other numbers stand directly beside, as in a table. Nothing before an area code in parentheses counts."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    return bool((text[start] != ord("(") and re.search(rb"\d[ .\-]$", before)) or re.match(rb"[ .\-]\d", after))
 
 
 def _is_international_phone(text: bytes, start: int, end: int) -> bool:
@@ -233,11 +233,17 @@ class Scanner:
         spans: list[Span] = []
         for number in sorted(self._any.Match(text) or ()):
             rule = self._rules[number]
-            for match in self._patterns[number].finditer(text):
-                start, end = match.span(rule.group)
-                if rule.check(text, start, end) and not any(s.start < end and start < s.end for s in spans):
-                    spans.append(Span(start, end, rule.kind))
-        return sorted(spans)
+            found = (match.span(rule.group) for match in self._patterns[number].finditer(text))
+            spans += [Span(*span, rule.kind) for span in found if rule.check(text, *span) and _is_free(span, spans)]
+            spans.sort()
+        return spans
+
+
+def _is_free(span: tuple[int, int], spans: list[Span]) -> bool:
+    """Whether the span overlaps none of the sorted spans of earlier rules."""
+    start, end = span
+    after = bisect_left(spans, start, key=lambda one: one.start)
+    return not (after > 0 and spans[after - 1].end > start) and not (after < len(spans) and spans[after].start < end)
 
 
 @lru_cache(maxsize=4)
