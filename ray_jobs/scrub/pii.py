@@ -40,20 +40,18 @@ class Span:
     kind: str
 
 
-# Top-level names of files that pages name like addresses: logo@2x.png.
-_IMAGES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"js"}
+# Ends of file names that are written like addresses: logo@2x.png.
+_FILES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"js"}
 
 
 def _is_email(text: bytes, start: int, end: int) -> bool:
     local, _, domain = text[start:end].partition(b"@")
     labels = domain.split(b".")
     return (
-        len(local) <= 64  # RFC 5321, 4.5.3.1.1
-        and len(domain) <= 253
-        and b".." not in local
-        and not local.endswith(b".")
-        and all(0 < len(label) <= 63 and label[0] != 45 and label[-1] != 45 for label in labels)
-        and labels[-1].lower() not in _IMAGES
+        len(local) <= 64  # RFC 5321, 4.5.3.1
+        and len(domain) <= 255
+        and not any(label.startswith(b"-") or label.endswith(b"-") for label in labels)
+        and labels[-1].lower() not in _FILES
     )
 
 
@@ -158,7 +156,7 @@ def _is_labelled_phone(text: bytes, start: int, end: int) -> bool:
 RULES = (
     Rule(
         "email",
-        rb"[A-Za-z0-9_][A-Za-z0-9._%+\-]*@[A-Za-z0-9.\-]+\.(?:xn--[A-Za-z0-9\-]+|[A-Za-z]{2,})",
+        rb"[A-Za-z0-9_][A-Za-z0-9._%+\-]*@(?:[A-Za-z0-9\-]+\.)+(?:xn--[A-Za-z0-9\-]+|[A-Za-z]{2,})",
         _is_email,
     ),
     Rule(

@@ -30,6 +30,7 @@ def scrubbed(text: str, kinds: tuple[str, ...] = ALL) -> str:
         ("Write to jane.doe+news@mail.example.co.uk, please.", "Write to <EMAIL>, please."),
         ("<a.b@c.de>;x_y@d-e.org.", "<<EMAIL>>;<EMAIL>."),
         ("почта: иван ivan@xn--80ak6aa92e.xn--p1ai", "почта: иван <EMAIL>"),
+        ("ask me@site.com...or him", "ask <EMAIL>...or him"),
         ("邮箱foo@bar.com。", "邮箱<EMAIL>。"),
         ("from 93.184.216.34:80 to 10.0.0.1", "from <IP>:80 to 10.0.0.1"),
         ("at 2a00:1450:4001:82b::200e.", "at <IP>."),
@@ -50,7 +51,7 @@ def test_personal_data_gives_way_to_its_placeholder(text: str, wanted: str) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "logo@2x.png, @handle, a@b, user@-bad-.com, x..y@example.com."[:29],
+        "logo@2x.png, @handle, a@b, user@-bad-.com",
         "foo@localhost and a@b.c",
         "127.0.0.1 10.1.2.3 172.16.0.9 192.168.1.1 169.254.1.1 100.64.0.1 224.0.0.251 255.255.255.255 0.0.0.0",
         "documentation's 192.0.2.1, 198.51.100.7, 203.0.113.9 and 2001:db8::1",
@@ -88,8 +89,8 @@ def test_scrubbing_twice_changes_nothing_more() -> None:
 
 
 # What the patterns are made of, so that fuzz meets their edges.
-WORDS = b"@ . - / ( ) + : :: _ x ext. a F com 2001: 0 1 12 078 541 714 1388 255. 93.184. tel Phone no office \xc3\xa9 \xff \x00"
-pieces = st.sampled_from([b" ", b"\n", *WORDS.split(b" ")])
+WORDS = b"@ . - / ( ) + : :: _ x ext. a F com 2001: 0 1 12 078 541 714 1388 255. 93.184. tel Phone no office"
+pieces = st.sampled_from([b" ", b"\n", b"\xc3\xa9", *WORDS.split()])
 fuzz = st.lists(pieces | st.binary(max_size=2), max_size=40).map(b"".join)
 
 
