@@ -18,6 +18,11 @@ class Spec(BaseModel):
     node: ClassVar[str]
     version: ClassVar[int]
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether pinning what this names asks a server. Only specs of external inputs are ever asked."""
+        return True
+
 
 class Resources(BaseModel):
     """How a node runs. None of it changes what the node computes."""

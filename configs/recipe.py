@@ -13,13 +13,15 @@ import graphlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.base import Resources, Spec
 from configs.nodes import ALL_OTHERS, NODES, NodeKind
+
+M = TypeVar("M", bound=BaseModel)
 
 RECIPES = Path(__file__).parent / "recipes"
 RESERVED = ("kind", "resources", "generation", "inputs")
@@ -67,11 +69,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe called `name` (or a path ending in .yaml) with `path=value` overrides.
 
     Raises:
-        ValueError: there is no such recipe, or a field is unknown or ill-typed; the message names it and what would be right.
+        ValueError: there is no such recipe, or a field is unknown or ill-typed; the message names it and
+            what would be right.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"there is no recipe {name!r}: {_did_you_mean(name, recipe_names())}, or give a path to a .yaml")
+        raise ValueError(
+            f"there is no recipe {name!r}: {_did_you_mean(name, recipe_names())}, or give a path to a .yaml"
+        )
     try:
         written = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -132,7 +137,7 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     )
 
 
-def checked[M: BaseModel](model: type[M], fields: Mapping[str, Any], where: str) -> M:
+def checked(model: type[M], fields: Mapping[str, Any], where: str) -> M:
     """The model made from `fields`; a ValueError names each wrong field and what would be right."""
     try:
         return model.model_validate(fields)

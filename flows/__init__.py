@@ -1,0 +1,1 @@
+"""One file a flow that a person can trigger, and the command line. No torch, no boto3."""

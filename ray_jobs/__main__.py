@@ -6,7 +6,11 @@ the node's manifest; the exit status is 0 when it stands, 2 for a user's mistake
 
 import argparse
 import logging
+import os
 import sys
+import threading
+import time
+from pathlib import Path
 
 from ray_jobs.checkpoint.store import StoreError, open_store
 from ray_jobs.cluster.runner import NodeFailed, NodeRequest, UserError, run_node
@@ -19,6 +23,8 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if "HEADRACE_KEEPALIVE" in os.environ:
+        threading.Thread(target=_keep_head_alive, args=(Path(os.environ["HEADRACE_KEEPALIVE"]),), daemon=True).start()
     try:
         root, slash, rest = arguments.spec_url.partition("/nodes/")
         if not slash:
@@ -39,6 +45,13 @@ def main() -> int:
         return 3
     print(f"{manifest.path.root} stands: {manifest.content_digest[:16]}, {manifest.seconds:.1f} s")
     return 0
+
+
+def _keep_head_alive(used: Path) -> None:
+    """A local head stops when it is idle; a job whose submitter is gone is not idle."""
+    while used.parent.is_dir():
+        used.touch()
+        time.sleep(30)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Keeps one local service: `python -m tasks.keeper USED_FILE IDLE_SECONDS COMMAND…`.
+"""Keeps one local service: `python -m tasks.keeper USED_FILE IDLE_SECONDS SCRATCH COMMAND…`.
 
-Runs the command as a child that dies with the keeper, and ends it when USED_FILE was not touched for IDLE_SECONDS.
+Runs the command as a child that dies with the keeper, ends it when USED_FILE was not touched for IDLE_SECONDS, and
+removes the folder SCRATCH after it ("-" for none).
 """
 
 import contextlib
 import ctypes
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> int:
-    used, idle_seconds, command = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    used, idle_seconds, scratch, command = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:]
     child = subprocess.Popen(command, preexec_fn=_die_with_parent)
 
     def stop(*_: object) -> None:
@@ -29,6 +30,14 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    try:
+        return _watch(child, used, idle_seconds)
+    finally:
+        if scratch != "-":
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _watch(child: subprocess.Popen, used: Path, idle_seconds: float) -> int:
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(timeout=5)
@@ -36,9 +45,7 @@ def main() -> int:
         if time.time() - last_used > idle_seconds:
             print(f"idle for {idle_seconds:.0f} s: stopping", flush=True)
             child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=20)
-            os.killpg(0, signal.SIGKILL)
+            return child.wait(timeout=60)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Each is a child of a small keeper process (`python -m tasks.keeper`) in a session of its own, recorded under
 `<home>/services/` with pid, start time and addresses. The next command finds and reuses it. HEADRACE_HOME says where
-(default ./.headrace). Where RAY_ADDRESS_HTTP or PREFECT_API_URL are set, those clusters are used and nothing is started.
+(default ./.headrace). Where PREFECT_API_URL is set, or a cluster is addressed, nothing is started in their place.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def answers(url: str, headers: dict[str, str] | None = None, seconds: float = 2.
     return True
 
 
-def _ensure(name: str, start: "_Start") -> Service:
+def _ensure(name: str, start: Callable[[str, Path], Service]) -> Service:
     folder = services_folder()
     with _locked(folder / f"{name}.lock"):
         service = _alive(_read(folder / f"{name}.json"))
@@ -143,18 +143,15 @@ def _start_ray(name: str, folder: Path) -> Service:
         f"--object-store-memory={max(100 << 20, min(2 << 30, memory // 20))}",
     ]
     url = f"http://127.0.0.1:{ports[1]}"
-    quiet = {
-        "RAY_ADDRESS": f"{RAY_NODE_ADDRESS}:{ports[0]}",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
+    jobs = {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "PYTHONUNBUFFERED": "1",
+        # A job touches it while it works, so that the head outlives the command that submitted the job.
         "HEADRACE_KEEPALIVE": str(folder / f"{name}.used"),
     }
-    # `ray start --head` refuses an address in its environment; the keeper gives it to the jobs' drivers only.
-    jobs = dict(quiet)
-    jobs.pop("RAY_ADDRESS")
     token = token_file.read_text()
-    return _start(name, folder, command, url, f"{url}/api/jobs/", environment, jobs, {"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}"}
+    return _start(name, folder, command, url, f"{url}/api/jobs/", environment, jobs, headers, str(temporary))
 
 
 def _start_prefect(name: str, folder: Path) -> Service:
@@ -180,9 +177,10 @@ def _start(
     client_environment: dict[str, str],
     server_environment: dict[str, str],
     headers: dict[str, str],
+    scratch: str = "-",
 ) -> Service:
     log = folder / f"{name}.log"
-    keeper = [sys.executable, "-m", "tasks.keeper", str(folder / f"{name}.used"), str(IDLE_SECONDS), *command]
+    keeper = [sys.executable, "-m", "tasks.keeper", str(folder / f"{name}.used"), str(IDLE_SECONDS), scratch, *command]
     dropped = {"RAY_ADDRESS", "PREFECT_API_URL", "RAY_JOB_ID"}
     inherited = {key: value for key, value in os.environ.items() if key not in dropped}
     with log.open("wb") as output:

@@ -18,6 +18,8 @@ from ray_jobs.checkpoint.runs import Run, last_run_of
 from ray_jobs.checkpoint.store import Store
 
 HIT, RUN, RESUME = "HIT", "RUN", "RESUME"
+# The crawl cannot be reached from here, so there are no keys yet: such a plan can be read, not run.
+UNPINNED = "UNPINNED"
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,31 @@ class Plan:
         return all(node.state == HIT for node in self.nodes.values())
 
 
-def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
+def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool = False) -> Plan:
     """Resolves pins and keys, and looks up what stands in the store.
 
     An all-HIT plan takes two requests a node and one more for each 1,000 outputs.
 
     Args:
         refresh: look at external inputs anew instead of reusing their pins.
+        offline: where an external input cannot be reached, plan without keys instead of raising.
+
+    Raises:
+        ConnectionError: an external input is not pinned yet and cannot be reached.
     """
     last_run = last_run_of(store, recipe.name)
     planned: dict[str, PlannedNode] = {}
     for node in recipe.nodes.values():
-        spec = _spec_of(node, store, refresh)
+        if any(planned[upstream].state == UNPINNED for upstream in node.inputs.values()):
+            planned[node.name] = _unpinned(node, "its key follows from the crawl's pin")
+            continue
+        try:
+            spec = _spec_of(node, store, refresh)
+        except ConnectionError as error:
+            if not offline:
+                raise
+            planned[node.name] = _unpinned(node, f"cannot be pinned from here: {error}")
+            continue
         inputs = {slot: planned[upstream].key for slot, upstream in node.inputs.items()}
         payload = key_payload(node.kind.name, node.kind.version, spec, inputs, node.generation)
         path = NodePath(node.kind.name, key_of(payload))
@@ -79,7 +94,8 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
         missing = missing_outputs(store, manifest) if manifest else []
         if manifest and not missing:
             drift = manifest.code.digest != room_digest(node.kind.room)
-            why = (f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}",) if drift else ()
+            changed = f"DRIFT: the code of {node.kind.room}/ changed under version {node.kind.version}"
+            why: tuple[str, ...] = (changed,) if drift else ()
             planned[node.name] = PlannedNode(node, spec, payload, path.key, HIT, why, manifest, drift)
             continue
         if missing:
@@ -93,13 +109,18 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
     return Plan(recipe, store, planned, last_run)
 
 
+def _unpinned(node: RecipeNode, why: str) -> PlannedNode:
+    payload = {"spec": json.loads(canonical_json(node.written.model_dump()))}
+    return PlannedNode(node, node.written, payload, "", UNPINNED, (why,))
+
+
 def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:
     """The node's spec; where an external input makes it, the pin that stands, or a new one."""
     if node.kind.pin is None:
         return node.written
     module, _, function = node.kind.pin.partition(":")
     pin: Callable[[Spec], Spec] = getattr(importlib.import_module(module), function)
-    if not getattr(node.written, "needs_network", True):
+    if not node.written.needs_network:
         return pin(node.written)  # cheap, and a function of what is installed here: nothing to remember
     name = f"pins/{hashlib.sha256(canonical_json(node.written.model_dump()).encode()).hexdigest()[:16]}"
     entry = read_ref(store, name)
@@ -120,7 +141,7 @@ def _why(
 ) -> list[str]:
     """Why the node has no checkpoint, by comparison with the recipe's last run."""
     before = last_run.nodes.get(node.name) if last_run else None
-    if before is None:
+    if last_run is None or before is None:
         return ["never computed in this store"]
     if before.key == key:
         return [f"not finished by run {last_run.id}" if before.state != HIT else "its checkpoint was collected"]
@@ -147,12 +168,18 @@ def spec_changes(before: Any, after: Any, path: str = "spec") -> list[str]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:36]}… ({len(value)} items)" if isinstance(value, list) else f"{text[:39]}…"
+    return (
+        text
+        if len(text) <= 40
+        else f"{text[:36]}… ({len(value)} items)"
+        if isinstance(value, list)
+        else f"{text[:39]}…"
+    )
 
 
 def _standing_shards(store: Store, path: NodePath) -> tuple[int, int]:
     """Shards planned and receipts standing, by one listing and a read a stage."""
-    receipts = [entry for entry in store.list(f"{path.root}/receipts/")]
+    receipts = list(store.list(f"{path.root}/receipts/"))
     if not receipts:
         return 0, 0
     plans = [entry.path for entry in store.list(f"{path.root}/shards/")]

@@ -37,8 +37,9 @@ class Run(Record):
     flow_run: str | None = None
 
 
-def new_run_id(recipe: str) -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{recipe}-{secrets.token_hex(2)}"
+def new_run_id(recipe: str, started: float) -> str:
+    """Sorts by start time (UTC); `started` is in seconds since 1970."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{recipe}-{secrets.token_hex(2)}"
 
 
 class Running(Record):

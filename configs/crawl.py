@@ -1,0 +1,197 @@
+"""Where a crawl comes from, and which of its pages become documents.
+
+A person writes a `CrawlSource` into a recipe. Before any key is computed `ray_jobs.crawl.pins.pin` turns it into
+a `SnapshotSpec`, which names every byte that the run will read, so that a crawl that changed upstream has other keys.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from configs.base import Spec
+
+CrawlName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""Becomes the first part of every document's id, so it holds no slash."""
+
+URL_SCHEMES = ("http", "https", "s3", "file")
+"""Nothing else is ever opened: other fsspec schemes can reach a machine's local services."""
+
+# The 176 labels of fastText's lid.176 (https://fasttext.cc/docs/en/language-identification.html).
+LANGUAGES = frozenset(
+    """
+    af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
+    diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie
+    ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr
+    mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah
+    sc scn sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu
+    xal xmf yi yo yue zh
+    """.split()  # noqa: SIM905 - a list of 176 literals reads worse
+)
+
+
+def check_url(url: str) -> str:
+    """The URL, or a ValueError where its scheme is not one that we open. A path without a scheme is a file's."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme not in URL_SCHEMES:
+        raise ValueError(f"{url!r} has the scheme {scheme!r}: use one of {', '.join(URL_SCHEMES)}, or a file path")
+    return url
+
+
+class CommonCrawl(Spec):
+    """One of Common Crawl's snapshots, or a mirror that has its layout."""
+
+    crawl: CrawlName
+    """The crawl's name, such as CC-MAIN-2026-43 (https://commoncrawl.org/overview lists them)."""
+    format: Literal["warc", "wet"] = "warc"
+    """`warc`: pages as fetched, main text is extracted here. `wet`: Common Crawl's own text, boilerplate and all."""
+    num_files: int | None = Field(default=None, ge=1)
+    """The first so many of the listing's archives; None takes all (about 90,000 of 1 GB for `warc`)."""
+    base_url: str = "https://data.commoncrawl.org"
+    """Where the layout begins. `s3://commoncrawl` needs AWS credentials; HTTPS needs none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Other hosts to which the server may redirect. Without them a redirect must stay on its host."""
+
+    _base_url = field_validator("base_url")(check_url)
+
+
+class ArchiveUrls(Spec):
+    """WARC or WET files by name."""
+
+    name: CrawlName = "archives"
+    """First part of the documents' ids; crawls that are to be told apart need different names."""
+    urls: tuple[str, ...] = Field(min_length=1)
+    """URLs (http, https, s3, file) or file paths. `file` and `s3` may be globs: /data/*.warc.gz, s3://bucket/a/*.wet.gz."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Other hosts to which a server may redirect. Without them a redirect must stay on its host."""
+
+    @field_validator("urls")
+    @classmethod
+    def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_url(url) for url in urls)
+
+
+class Documentation(Spec):
+    """The crawl that needs no network: documentation that the Python environment carries, served on 127.0.0.1."""
+
+    num_operations: int = Field(default=1500, ge=0)
+    """Pages from botocore's service models, one an operation (it has 19,000); 1 in 25 has a second URL too."""
+    num_docstring_pages: int = Field(default=500, ge=0)
+    """Pages from docstrings of the standard library and of installed packages, one a module (of about 1,100)."""
+    num_files: int = Field(default=16, ge=1)
+    """WARC files that they are crawled into."""
+
+    @model_validator(mode="after")
+    def _pages(self) -> "Documentation":
+        if self.num_operations + self.num_docstring_pages < self.num_files:
+            raise ValueError(
+                f"{self.num_operations} + {self.num_docstring_pages} pages do not fill {self.num_files} files: "
+                "lower num_files or raise num_operations"
+            )
+        return self
+
+
+class CrawlSource(Spec):
+    """Where the crawl comes from: exactly one of these, written as
+
+    snapshot:
+      common_crawl: {crawl: CC-MAIN-2026-43, format: wet, num_files: 8}
+    """
+
+    common_crawl: CommonCrawl | None = None
+    archives: ArchiveUrls | None = None
+    documentation: Documentation | None = None
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether pinning asks a server, so that the pin is kept; what is installed here is looked at anew each time."""
+        return self.documentation is None
+
+    @model_validator(mode="after")
+    def _one(self) -> "CrawlSource":
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"a crawl has one source, here are {len(named)} ({', '.join(named) or 'none'}): give exactly one of "
+                "common_crawl, archives, documentation"
+            )
+        return self
+
+
+class PinnedFile(Spec):
+    """One archive, and by what we know that it is still the same one."""
+
+    url: str
+    size: int = Field(ge=0)
+    """In bytes."""
+    etag: str | None = None
+    """The server's entity tag, as it wrote it. Files have none."""
+    sha256: str | None = None
+    """Of local files, which have no etag."""
+
+    _url = field_validator("url")(check_url)
+
+
+class PinnedArchives(Spec):
+    kind: Literal["archives"] = "archives"
+    files: tuple[PinnedFile, ...]
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class PinnedDocumentation(Spec):
+    kind: Literal["documentation"] = "documentation"
+    generator: int
+    """Version of the page generator's code."""
+    versions: dict[str, str]
+    """Of Python, of zlib (which makes the archives' bytes) and of each package whose documentation is used."""
+    num_operations: int
+    num_docstring_pages: int
+    num_files: int
+
+
+class SnapshotSpec(Spec):
+    """What `pin` found: the identity of everything that enters the graph."""
+
+    node: ClassVar[str] = "snapshot"
+    version: ClassVar[int] = 1
+
+    crawl: CrawlName
+    content: Annotated[PinnedArchives | PinnedDocumentation, Field(discriminator="kind")]
+    max_quarantined_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of archives that may fail to be made before the node fails."""
+
+
+class FilterSpec(Spec):
+    """Which pages of a crawl become documents. `ray_jobs.crawl.rules` says whose the defaults are."""
+
+    node: ClassVar[str] = "filter"
+    version: ClassVar[int] = 1
+
+    languages: tuple[str, ...] = ("en",)
+    """lid.176 codes of the languages wanted; empty keeps every language."""
+    min_language_score: float = Field(default=0.65, ge=0, le=1)
+    """Least probability that lid.176 gives to the language it found."""
+    min_words: int = Field(default=50, ge=0)
+    max_words: int = Field(default=100_000, ge=1)
+    max_symbol_ratio: float = Field(default=0.1, ge=0)
+    """Most hash signs, or ellipses, a word."""
+    max_bytes: int = Field(default=5 * 2**20, ge=1024)
+    """Largest page, in bytes after its content encodings are undone. Decoding stops there, so a gzip bomb costs no
+    more. Common Crawl cuts pages at 5 MiB."""
+    max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of archives that may be unreadable (gone or changed upstream) before the node fails."""
+
+    @field_validator("languages")
+    @classmethod
+    def _languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(languages) - LANGUAGES)
+        if unknown:
+            raise ValueError(
+                f"lid.176 has no language {', '.join(map(repr, unknown))}: use its codes, such as 'en', 'de' or 'zh'"
+            )
+        return tuple(sorted(set(languages)))
+
+    @model_validator(mode="after")
+    def _words(self) -> "FilterSpec":
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}: lower it")
+        return self

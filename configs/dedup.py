@@ -1,0 +1,32 @@
+"""Exact and near-duplicate removal."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from configs.base import Spec
+
+
+class DedupSpec(Spec):
+    """A document is dropped if, and only if, it duplicates an earlier document that is kept.
+
+    Exact duplicates have equal text after ASCII lower-casing and collapsing of white space. Near-duplicates are pairs
+    that MinHash-LSH proposes and whose sets of word n-grams have at least the Jaccard similarity `jaccard`, computed
+    exactly.
+    """
+
+    node: ClassVar[str] = "dedup"
+    version: ClassVar[int] = 1
+
+    jaccard: float = Field(default=0.8, gt=0.3, lt=1)
+    """Similarity of word n-gram sets from which a document counts as a duplicate."""
+    shingle_words: int = Field(default=5, ge=1, le=32)
+    """Words in one n-gram; a shorter document is one n-gram of all its words."""
+    num_permutations: int = Field(default=112, ge=16, le=1024)
+    """Length of a MinHash signature. The standard error of its estimate is √(J(1-J) / num_permutations)."""
+    recall: float = Field(default=0.9, gt=0, lt=1)
+    """Least chance that LSH proposes a pair at exactly `jaccard`; the band plan is the most selective that gives it."""
+    seed: int = Field(default=1, ge=0)
+    """Of the permutations."""
+    max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of shards that may fail for good (and are left out, counted) before the node fails."""

@@ -1,0 +1,80 @@
+"""Pretraining: what is trained, on how much, how."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Spec
+from configs.model import ModelSpec
+
+
+class OptimizerSpec(Spec):
+    """AdamW with decoupled decay, warm-up and a cosine to a floor."""
+
+    learning_rate: float = Field(default=6e-3, gt=0)
+    """The peak, reached at the end of the warm-up."""
+    floor: float = Field(default=0.1, ge=0, le=1)
+    """The last step's rate as a share of the peak."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps of linear warm-up."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Of matrices only: norms, biases, other 1-D tensors and embeddings have none."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """The gradient's global norm is scaled down to this."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of mean(logsumexp(logits)²), which keeps logits from drifting (1e-4 is usual); 0 leaves it out."""
+
+
+class PretrainSpec(Spec):
+    """A decoder trained from scratch on the tokens node's sequences.
+
+    The result is a function of this spec and its inputs, to the bit on CPU for one number of ranks; another number of
+    ranks or micro-batch changes the order of sums, and the result within rounding.
+    """
+
+    node: ClassVar[str] = "pretrain"
+    version: ClassVar[int] = 1
+
+    model: ModelSpec = Field(default_factory=ModelSpec)
+    """The architecture."""
+    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    """Its optimizer and schedule."""
+    steps: int = Field(default=1000, ge=1)
+    """Optimizer steps."""
+    global_batch: int = Field(default=16, ge=1)
+    """Sequences a step, over all ranks and micro-batches."""
+    sequence_length: int = Field(default=128, ge=2)
+    """Tokens that one sequence trains on."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Of the computation. bf16 keeps fp32 master weights, gradient reduction, norm and optimizer state."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of the initial weights and of the order of samples."""
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Steps between training checkpoints; the last step always has one."""
+    checkpoints_kept: int = Field(default=2, ge=1)
+    """The newest checkpoints that are kept while training; older ones are deleted."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between the lines of the loss curve; its values are means over these steps."""
+    recompute: bool = False
+    """Recompute each layer's activations in the backward pass: a third more work for much less memory."""
+    compile: bool = False
+    """torch.compile each layer: a minute at the start, then about 1.5 times the speed on a GPU."""
+
+    @model_validator(mode="after")
+    def _fits_model(self) -> Self:
+        if self.sequence_length > self.model.max_positions:
+            raise ValueError(
+                f"sequence_length ({self.sequence_length}) is more than model.max_positions "
+                f"({self.model.max_positions}): raise max_positions or shorten the sequences"
+            )
+        if self.optimizer.warmup_steps >= self.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) must be less than steps ({self.steps})"
+            )
+        return self

@@ -1,0 +1,154 @@
+"""headrace status, why, compare: what stands, and why it is as it is."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import options, show
+from ray_jobs.checkpoint.layout import NodePath
+from ray_jobs.checkpoint.lease import read_lease
+from ray_jobs.checkpoint.manifest import Manifest, read_manifest
+from ray_jobs.checkpoint.runs import Run, list_runs, read_run
+from ray_jobs.checkpoint.store import Store
+
+NUM_RUNS = 5
+
+
+def status(store: options.StoreUrl = None, as_json: options.Json = False) -> None:
+    """Shows the last runs, the nodes that are being computed, and the local services."""
+    from tasks import local
+
+    at = options.store_at(store)
+    runs = [read_run(at, run_id) for run_id in list_runs(at)[-NUM_RUNS:]]
+    nodes = [NodePath(kind, key) for kind in at.folders("nodes/") for key in at.folders(f"nodes/{kind}/")]
+    leases = [(path.root, record) for path in nodes if (record := read_lease(at, path.lease)) is not None]
+    services = local.running()
+    if as_json:
+        show.print_json(
+            {
+                "store": at.url,
+                "runs": [run.model_dump(exclude={"nodes"}) for run in runs],
+                "working": {path: record.model_dump() for path, record in leases},
+                "services": {service.name: service.url for service in services},
+            }
+        )
+        return
+    console = show.console()
+    console.print(f"store {at.url}", soft_wrap=True)
+    for run in runs:
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
+        console.print(f"run {run.id}  {run.state}  {started}  {show.duration(run.seconds)}")
+    for path, record in leases:
+        done, total = record.progress.get("done", 0), record.progress.get("total", 0)
+        console.print(
+            f"working {path}  {done:,.0f} of {total:,.0f} {record.progress.get('unit', '')}  on {record.host}"
+        )
+    for service in services:
+        console.print(f"service {service.name}  {service.url}")
+    if not (runs or leases or services):
+        console.print("nothing has run here yet: try `headrace run demo`")
+
+
+def why(
+    node: Annotated[str, typer.Argument(help="A node of the recipe.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="The recipe that the node is in.")] = "demo",
+    store: options.StoreUrl = None,
+    overrides: options.Overrides = None,
+    as_json: options.Json = False,
+) -> None:
+    """Says why a node would run or not, what it was made from, and what it kept and dropped."""
+    from tasks.plan import make_plan
+
+    at = options.store_at(store)
+    plan = make_plan(options.recipe_with(recipe, overrides), at)
+    if node not in plan.nodes:
+        raise ValueError(f"recipe {recipe} has no node {node!r}: it has {', '.join(plan.nodes)}")
+    planned = plan.nodes[node]
+    manifest = planned.manifest
+    if as_json:
+        described = manifest.model_dump(exclude={"outputs"}) if manifest else None
+        show.print_json(
+            {"node": node, "key": planned.key, "state": planned.state, "why": planned.why, "manifest": described}
+        )
+        return
+    console = show.console()
+    console.print(f"{node} {planned.key[:16]} {show.styled(planned.state)}")
+    for reason in planned.why or ("its key is what it was, and its checkpoint stands",):
+        console.print(f"  {reason}", markup=False)
+    for slot, upstream in planned.recipe_node.inputs.items():
+        console.print(f"  input {slot}: {upstream} {plan.nodes[upstream].key[:16]} {plan.nodes[upstream].state}")
+    if manifest is not None:
+        _print_manifest(manifest)
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    from tasks.node import task_of
+
+    console = show.console()
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.started))
+    console.print(f"  made {made} in {show.duration(manifest.seconds)} by code {manifest.code.digest[:12]}")
+    console.print(f"  at {manifest.path.root}, content {manifest.content_digest[:16]}, {len(manifest.outputs)} files")
+    for name, value in task_of(manifest.node).facts(manifest):
+        console.print(f"  {name}: {value}", markup=False)
+    for shard in manifest.quarantined:
+        console.print(f"  without {shard.stage} shard {shard.shard}: {shard.reason}", markup=False)
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs (`headrace status` lists them); `last` is the newest.")],
+    store: options.StoreUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Shows what differs between runs: specs, and every node's figures side by side."""
+    from tasks.plan import spec_changes
+
+    at = options.store_at(store)
+    if len(runs) < 2:
+        raise ValueError("name at least two runs to compare, such as `headrace compare RUN last`")
+    found = [read_run(at, name) for name in runs]
+    names = list(dict.fromkeys(name for run in found for name in run.nodes))
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        nodes = [run.nodes.get(name) for run in found]
+        first = nodes[0]
+        for run, node in zip(found[1:], nodes[1:], strict=True):
+            if first is not None and node is not None and first.payload["spec"] != node.payload["spec"]:
+                changes = spec_changes(first.payload["spec"], node.payload["spec"])
+                rows += [{"node": name, "figure": f"{change} (in {run.id})", "values": []} for change in changes]
+        rows += _figures(at, found, name)
+    if as_json:
+        show.print_json({"runs": [run.id for run in found], "rows": rows})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("node", "figure", *(run.id for run in found)):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row["node"], row["figure"], *(_number(value) for value in row["values"]))
+    show.console().print(table)
+
+
+def _figures(store: Store, runs: list[Run], name: str) -> list[dict[str, Any]]:
+    """One row a counter or metric of the node that differs between the runs."""
+    columns = []
+    for run in runs:
+        node = run.nodes.get(name)
+        manifest = read_manifest(store, NodePath(node.node, node.key)) if node else None
+        figures: dict[str, Any] = {}
+        if manifest is not None:
+            figures = {**manifest.counters, **manifest.metrics, "seconds": manifest.seconds}
+        columns.append(figures)
+    rows = []
+    for figure in dict.fromkeys(figure for column in columns for figure in column):
+        values = [column.get(figure) for column in columns]
+        if len(set(map(str, values))) > 1:
+            rows.append({"node": name, "figure": figure, "values": values})
+    return rows
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

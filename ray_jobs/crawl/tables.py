@@ -1,0 +1,112 @@
+"""What filter writes of one archive: the documents kept, and the audit of all that entered."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from ray_jobs.checkpoint.shards import File, parquet_file
+from ray_jobs.crawl.documents import Document
+
+DOCUMENTS = pa.schema(
+    {
+        "id": pa.string(),
+        "url": pa.string(),
+        "language": pa.string(),
+        "language_score": pa.float32(),
+        "text": pa.large_string(),
+    }
+)
+AUDIT = pa.schema(
+    {
+        "id": pa.string(),
+        "url": pa.string(),
+        "record_type": pa.string(),
+        "num_bytes": pa.int64(),
+        "language": pa.string(),
+        "language_score": pa.float32(),
+        "num_words": pa.int32(),
+        "symbol_ratio": pa.float32(),
+        "decision": pa.string(),
+        "rule": pa.string(),
+        "value": pa.float64(),
+        "threshold": pa.float64(),
+        "source": pa.string(),
+    }
+)
+NUM_SAMPLES = 2
+SAMPLE_CHARACTERS = 300
+
+
+class Tables:
+    """Collects the rows of one archive.
+
+    Args:
+        prefix: crawl and file, the first parts of the documents' ids.
+    """
+
+    def __init__(self, prefix: str):
+        self._prefix = prefix
+        self._documents: dict[str, list[Any]] = {name: [] for name in DOCUMENTS.names}
+        self._audit: dict[str, list[Any]] = {name: [] for name in AUDIT.names}
+        self._dropped: Counter[str] = Counter()
+        self._languages: Counter[str] = Counter()
+        self._samples: dict[str, list[dict[str, str]]] = {}
+
+    def add(self, documents: Iterable[Document]) -> None:
+        for document in documents:
+            self._add(document)
+
+    def _add(self, document: Document) -> None:
+        record, scores, verdict = document.record, document.scores, document.verdict
+        row = {
+            "id": f"{self._prefix}/{record.offset:012d}",
+            "url": record.url,
+            "record_type": record.type,
+            "num_bytes": document.num_bytes,
+            "language": scores and scores.language,
+            "language_score": scores and scores.language_score,
+            "num_words": scores and scores.num_words,
+            "symbol_ratio": scores and scores.symbol_ratio,
+            "decision": "kept" if verdict is None else "dropped",
+            "rule": verdict and verdict.rule,
+            "value": verdict and verdict.value,
+            "threshold": verdict and verdict.threshold,
+            "source": document.source,
+        }
+        for name, column in self._audit.items():
+            column.append(row[name])
+        if scores is not None:
+            self._languages[scores.language] += 1
+        if verdict is None:
+            row["text"] = document.text
+            for name, column in self._documents.items():
+                column.append(row[name])
+        else:
+            self._dropped[f"dropped.{verdict.rule}"] += 1
+        samples = self._samples.setdefault("kept" if verdict is None else verdict.rule, [])
+        if len(samples) < NUM_SAMPLES:
+            samples.append({"url": record.url, "text": document.text[:SAMPLE_CHARACTERS]})
+
+    def counters(self) -> dict[str, int]:
+        kept = len(self._documents["id"])
+        return {
+            "documents_in": len(self._audit["id"]),
+            "documents_kept": kept,
+            "characters_kept": sum(map(len, self._documents["text"])),
+            **self._dropped,
+        }
+
+    def files(self) -> dict[str, File]:
+        return {
+            "documents.parquet": parquet_file(pa.table(self._documents, schema=DOCUMENTS)),
+            "audit.parquet": parquet_file(pa.table(self._audit, schema=AUDIT)),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """For the report: languages found, and the first of what was kept and of what each rule dropped."""
+        return {
+            "languages": dict(sorted(self._languages.items())),
+            "samples": dict(sorted(self._samples.items())),
+        }

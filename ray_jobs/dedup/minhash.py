@@ -1,0 +1,263 @@
+"""From text to exact hashes, MinHash signatures and band keys: compiled loops over the bytes of Arrow columns.
+
+**Normalisation.** Text is UTF-8 and stays bytes. ASCII letters are lower-cased, every run of ASCII white space (space,
+\\t, \\n, \\v, \\f, \\r) becomes one space, none stands at the ends. Nothing else changes: punctuation and accents
+count, since documents that differ in them are not duplicates; what differs in case beyond ASCII is found by the
+similarity, not the exact hash.
+
+**Words** are what stands between spaces. In scripts written without spaces (kana and ideographs U+3000-U+9FFF, Thai,
+Lao, Myanmar, Khmer) every character is a word, otherwise a Chinese page would be a few giant words.
+
+**Shingles** are n-grams of words, hashed to 32 bits. A document of fewer than n words is one shingle of all its words;
+one without words has none, and its signature is all ones.
+
+**Signatures** hold min over the shingles x of (a_i·x + b_i) mod 2^32 with odd a_i, a bijection of the 32-bit numbers.
+That family is not min-wise independent; on word n-grams its error was measured at 0.038 where an ideal one has 0.036,
+for a quarter of the cost of the usual modulus 2^61 - 1. Source: Broder, "On the resemblance and containment of
+documents" (1997).
+"""
+
+import hashlib
+import itertools
+from typing import TypeAlias
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Offsets: TypeAlias = npt.NDArray[np.int64]
+
+# Multipliers of the word and shingle hashes: odd 64-bit constants of xxHash64 (Collet) and of MurmurHash3's fmix64
+# (Appleby).
+_WORD = np.uint64(0x9E3779B185EBCA87)
+_STEP = np.uint64(0xC2B2AE3D27D4EB4F)
+_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
+
+
+def _normalised_bytes() -> Bytes:
+    table = np.arange(256, dtype=np.uint8)
+    table[ord("A") : ord("Z") + 1] += 32
+    table[np.frombuffer(b" \t\n\v\f\r", dtype=np.uint8)] = 32
+    return table
+
+
+_NORMALISED = _normalised_bytes()
+
+
+def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
+    """The bytes of a string column and where each of its n documents begins and ends (int64 [n + 1]), without a copy
+    for a large_string column of one chunk."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    column = column.cast(pa.large_binary())
+    assert column.null_count == 0, "documents have text"
+    _, offsets, data = column.buffers()
+    if len(column) == 0 or data is None:
+        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
+    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    return np.frombuffer(data, dtype=np.uint8), ends
+
+
+def normalise(data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
+    """The normalised documents, end to end, and their offsets."""
+    first, last = int(offsets[0]), int(offsets[-1])
+    out = np.empty(last - first, dtype=np.uint8)
+    out_offsets = np.zeros(len(offsets), dtype=np.int64)
+    _normalise(data, offsets, _NORMALISED, out, out_offsets)
+    return out[: out_offsets[-1]], out_offsets
+
+
+def exact_hashes(normalised: Bytes, offsets: Offsets) -> npt.NDArray[np.uint64]:
+    """xxh3-128 of each normalised document: uint64 [n, 2]."""
+    view, ends = normalised.data, offsets.tolist()
+    digest = xxhash.xxh3_128_digest
+    digests = [digest(view[start:end]) for start, end in itertools.pairwise(ends)]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
+
+
+def permutations(num_permutations: int, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Multipliers (odd) and increments of the affine permutations, a function of the seed on every machine."""
+    stream = hashlib.shake_256(f"headrace-minhash/{seed}".encode()).digest(8 * num_permutations)
+    numbers = np.frombuffer(stream, dtype="<u4").astype(np.uint32)
+    return numbers[:num_permutations] | np.uint32(1), numbers[num_permutations:].copy()
+
+
+def signatures(
+    normalised: Bytes, offsets: Offsets, shingle_words: int, num_permutations: int, seed: int
+) -> npt.NDArray[np.uint32]:
+    """MinHash signatures of normalised documents: uint32 [n, num_permutations]."""
+    multipliers, increments = permutations(num_permutations, seed)
+    out = np.empty((len(offsets) - 1, num_permutations), dtype=np.uint32)
+    _signatures(normalised, offsets, shingle_words, multipliers, increments, out)
+    return out
+
+
+def shingle_sets(normalised: Bytes, offsets: Offsets, shingle_words: int) -> tuple[npt.NDArray[np.uint32], Offsets]:
+    """Each document's set of shingle hashes, sorted: all sets end to end, and their offsets."""
+    out = np.empty(_most_words(normalised.size) + len(offsets), dtype=np.uint32)
+    out_offsets = np.zeros(len(offsets), dtype=np.int64)
+    _shingle_sets(normalised, offsets, shingle_words, out, out_offsets)
+    return out[: out_offsets[-1]].copy(), out_offsets
+
+
+def band_keys(signed: npt.NDArray[np.uint32], num_bands: int, rows: int) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each band of each signature: uint64 [num_bands, n], one contiguous row a band."""
+    keys = np.empty((num_bands, len(signed)), dtype=np.uint64)
+    _band_keys(np.ascontiguousarray(signed), rows, keys)
+    return keys
+
+
+def _most_words(num_bytes: int) -> int:
+    # Words of one byte are kept apart by a space or by a word of three bytes.
+    return num_bytes // 2 + 1
+
+
+@numba.njit(cache=True)
+def _normalise(
+    data: Bytes, offsets: Offsets, table: Bytes, out: Bytes, out_offsets: Offsets
+) -> None:  # pragma: no cover
+    end = 0
+    for document in range(len(offsets) - 1):
+        begin = end
+        # Every byte is written; a space after a space is overwritten by the next. Branches would cost thrice the time.
+        after_space = True
+        for i in range(offsets[document], offsets[document + 1]):
+            byte = table[data[i]]
+            out[end] = byte
+            is_space = byte == 32
+            end += not (is_space and after_space)
+            after_space = is_space
+        if after_space and end > begin:
+            end -= 1
+        out_offsets[document + 1] = end
+
+
+@numba.njit(cache=True, inline="always")
+def _mix(value: np.uint64) -> np.uint64:  # pragma: no cover
+    value = (value ^ (value >> np.uint64(33))) * _MIX_1
+    value = (value ^ (value >> np.uint64(33))) * _MIX_2
+    return value ^ (value >> np.uint64(33))
+
+
+@numba.njit(cache=True, inline="always")
+def _is_unspaced(lead: np.uint8, second: np.uint8) -> bool:  # pragma: no cover
+    """Whether these bytes begin a character, always of three bytes, of a script written without spaces."""
+    return bool(
+        0xE3 <= lead <= 0xE9  # U+3000-9FFF
+        or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
+        or (lead == 0xE1 and (0x80 <= second <= 0x82 or 0x9E <= second <= 0x9F))  # Myanmar U+1000, Khmer U+1780
+    )
+
+
+@numba.njit(cache=True)
+def _words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> int:  # pragma: no cover
+    """Hashes of the words of one normalised document; returns their number."""
+    num_words = 0
+    value = np.uint64(0)
+    i = start
+    while i < end:
+        byte = data[i]
+        if byte >= 0xE0 and i + 2 < end and _is_unspaced(byte, data[i + 1]):
+            num_words += value != 0
+            character = (
+                (np.uint64(byte) << np.uint64(16)) | (np.uint64(data[i + 1]) << np.uint64(8)) | np.uint64(data[i + 2])
+            )
+            out[num_words] = character * _WORD
+            num_words += 1
+            value = np.uint64(0)
+            i += 3
+            i += i < end and data[i] == 32
+            continue
+        # The word so far is written at every byte, and a space begins the next by multiplying with 0: no branch that
+        # the processor would guess wrong once a word.
+        space = byte == 32
+        value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte))
+        num_words += space
+        out[num_words] = value
+        i += 1
+    num_words += value != 0
+    for word in range(num_words):
+        out[word] = _mix(out[word])
+    return num_words
+
+
+@numba.njit(cache=True)
+def _shingles(
+    words: npt.NDArray[np.uint64], num_words: int, width: int, out: npt.NDArray[np.uint32]
+) -> int:  # pragma: no cover
+    """32-bit hashes of the shingles, duplicates and all; returns their number."""
+    if num_words == 0:
+        return 0
+    used = min(width, num_words)
+    num_shingles = num_words - used + 1
+    for first in range(num_shingles):
+        # A sum of words times powers of an odd number depends on their order, and has no long chain of dependent steps.
+        total = np.uint64(used)
+        factor = np.uint64(1)
+        for k in range(used):
+            total += words[first + k] * factor
+            factor *= _STEP
+        out[first] = np.uint32(_mix(total) >> np.uint64(32))
+    return num_shingles
+
+
+@numba.njit(cache=True)
+def _longest(offsets: Offsets) -> int:  # pragma: no cover
+    longest = 0
+    for i in range(len(offsets) - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    return longest
+
+
+@numba.njit(cache=True)
+def _signatures(
+    data: Bytes,
+    offsets: Offsets,
+    width: int,
+    multipliers: npt.NDArray[np.uint32],
+    increments: npt.NDArray[np.uint32],
+    out: npt.NDArray[np.uint32],
+) -> None:  # pragma: no cover
+    room = _longest(offsets) // 2 + 2
+    words = np.empty(room, dtype=np.uint64)
+    shingles = np.empty(room, dtype=np.uint32)
+    for document in range(len(offsets) - 1):
+        num_words = _words(data, offsets[document], offsets[document + 1], words)
+        num_shingles = _shingles(words, num_words, width, shingles)
+        for p in range(len(multipliers)):
+            multiplier, increment = multipliers[p], increments[p]
+            least = np.uint32(0xFFFFFFFF)
+            for s in range(num_shingles):
+                least = min(least, np.uint32(multiplier * shingles[s] + increment))
+            out[document, p] = least
+
+
+@numba.njit(cache=True)
+def _shingle_sets(
+    data: Bytes, offsets: Offsets, width: int, out: npt.NDArray[np.uint32], out_offsets: Offsets
+) -> None:  # pragma: no cover
+    words = np.empty(_longest(offsets) // 2 + 2, dtype=np.uint64)
+    shingles = np.empty(len(words), dtype=np.uint32)
+    end = 0
+    for document in range(len(offsets) - 1):
+        num_words = _words(data, offsets[document], offsets[document + 1], words)
+        found = np.sort(shingles[: _shingles(words, num_words, width, shingles)])
+        for s in range(len(found)):
+            if s == 0 or found[s] != found[s - 1]:
+                out[end] = found[s]
+                end += 1
+        out_offsets[document + 1] = end
+
+
+@numba.njit(cache=True)
+def _band_keys(signed: npt.NDArray[np.uint32], rows: int, keys: npt.NDArray[np.uint64]) -> None:  # pragma: no cover
+    for document in range(len(signed)):
+        for band in range(len(keys)):
+            key = np.uint64(band + 1)
+            for row in range(rows):
+                key = _mix(key * _STEP + np.uint64(signed[document, band * rows + row]))
+            keys[band, document] = key

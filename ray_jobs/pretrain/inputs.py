@@ -1,0 +1,41 @@
+"""What pretraining reads of the nodes before it, and what must fit. Needs no torch."""
+
+from typing import TYPE_CHECKING
+
+from configs.pretrain import PretrainSpec
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from ray_jobs.tokenizer.loader import TokenDataset
+
+
+def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
+    """Raises ValueError where the tokens were made by another tokenizer than the model's."""
+    made_by = tokens.manifest.inputs["tokenizer"].key
+    if made_by != tokenizer.key:
+        raise ValueError(
+            f"the tokens {tokens.key[:16]} were made by tokenizer {made_by[:16]}, but this node's tokenizer is "
+            f"{tokenizer.key[:16]}: their ids mean other words; give both slots the same tokenizer"
+        )
+
+
+def training_samples(tokens: Checkpoint, spec: PretrainSpec) -> "TokenDataset":
+    """The fixed order of training sequences that the spec's seed gives. Raises ValueError where there is none."""
+    from ray_jobs.tokenizer.loader import TokenDataset
+
+    paths = [tokens.local_path(file) for file in tokens.files("tokens.bin", stage="train")]
+    return TokenDataset(paths, str(tokens.manifest.metrics["dtype"]), spec.sequence_length, spec.seed)
+
+
+def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:
+    """Raises ValueError where the global batch fits neither the ranks nor the corpus."""
+    if spec.global_batch % world:
+        raise ValueError(
+            f"global_batch ({spec.global_batch}) is not a multiple of {world} ranks: change the number of workers, or "
+            "the batch"
+        )
+    if num_samples < spec.global_batch:
+        raise ValueError(
+            f"the training tokens give {num_samples} sequences of {spec.sequence_length}, less than one global batch "
+            f"of {spec.global_batch}: take more documents, a shorter sequence_length or a smaller global_batch"
+        )

@@ -1,0 +1,346 @@
+"""The training loop: FSDP2, gradient accumulation, clipping, checkpoints. It knows neither Ray nor Prefect.
+
+Whoever calls `train` has set up a process group (torchrun's environment, Ray Train, or a group of one) and says where
+samples come from and where checkpoints and metrics go. One step:
+
+1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch), of which each rank
+   takes an equal slice and works through it in micro-batches.
+2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of five
+   numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count
+   and clipping are one multiplication. So 1 batch of 8, 8 of 1 and 2 ranks of 4 give the same loss and norm up to
+   rounding.
+3. A checkpoint holds weights and AdamW's moments; all else is the step, from which samples and learning rate follow.
+
+Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
+"""
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from configs.pretrain import PretrainSpec
+from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
+from ray_jobs.model.loss import LossModel
+from ray_jobs.model.size import model_size, peak_flops
+from ray_jobs.pretrain.curve import Segment, segments_of
+from ray_jobs.pretrain.inputs import check_batch
+from ray_jobs.pretrain.optimizer import (
+    all_sum,
+    build_adamw,
+    local_gradients,
+    optimizer_tensors,
+    set_optimizer_step,
+    sum_of_squares,
+)
+from ray_jobs.pretrain.schedule import learning_rate
+from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
+from ray_jobs.pretrain.tensors import load_step, save_step
+
+log = logging.getLogger("headrace")
+
+# Below this many parameters a layer's weights stay gathered between forward and backward: they are smaller than its
+# activations, and gathering them again costs more than it saves.
+RESHARD_ABOVE_PARAMETERS = 250_000_000
+PROGRESS_SECONDS = 1.0
+
+
+class Samples(Protocol):
+    """A fixed global order of training sequences."""
+
+    def __len__(self) -> int:
+        """Sequences of one epoch."""
+
+    def batch(self, first: int, count: int) -> np.ndarray:
+        """The samples first … first+count−1: int64 [count, sequence_length + 1]."""
+
+
+class Curve(Protocol):
+    """Where rank 0 puts the loss curve."""
+
+    def add(self, record: dict[str, Any]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class TrainingStopped(Exception):
+    """The caller asked to stop; a checkpoint of this step stands."""
+
+    def __init__(self, step: int):
+        super().__init__(f"training stopped on request after step {step}; its checkpoint stands, run again to go on")
+        self.step = step
+
+
+@dataclass
+class Interval:
+    """Sums since the last line of the curve. Checkpointed, so that a resumed curve is the uninterrupted one."""
+
+    steps: int = 0
+    loss: float = 0.0
+    z_loss: float = 0.0
+    norm: float = 0.0
+    norm_max: float = 0.0
+    clipped: int = 0
+
+
+@dataclass
+class Position:
+    """All that training resumes from, apart from tensors. JSON in the step's receipt."""
+
+    step: int = 0
+    interval: Interval = field(default_factory=Interval)
+    segments: tuple[Segment, ...] = ()
+
+    def to_state(self, spec: PretrainSpec, session: str) -> dict[str, Any]:
+        first = self.segments[-1].last if self.segments else 0
+        segments = (*self.segments, Segment(session, first, self.step))
+        return {
+            "interval": asdict(self.interval),
+            "segments": [asdict(segment) for segment in segments],
+            # Both follow from the step and the spec; written for whoever reads the receipt.
+            "next_sample": self.step * spec.global_batch,
+            "seed": spec.seed,
+        }
+
+    @classmethod
+    def of_receipt(cls, receipt: StepReceipt) -> "Position":
+        return cls(receipt.step, Interval(**receipt.state["interval"]), segments_of(receipt))
+
+
+def train(
+    spec: PretrainSpec,
+    num_tokens: int,
+    samples: Samples,
+    steps: StepStore,
+    device: torch.device,
+    *,
+    session: str | None = None,
+    curve: Curve | None = None,
+    micro_batch: int | None = None,
+    progress: Callable[..., None] = lambda done, total, unit, **extra: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Position:
+    """Trains to `spec.steps` from the newest sound checkpoint, or from the seed. Collective: every rank calls it.
+
+    Args:
+        spec: what is trained.
+        num_tokens: the tokenizer's vocabulary, special tokens included.
+        samples: the order of training sequences.
+        steps: where training checkpoints lie.
+        device: this rank's device.
+        session: a name no other session of this node has; rank 0's counts, None draws one.
+        curve: where rank 0 writes its metrics; other ranks give None.
+        micro_batch: sequences held at once; None is the rank's whole slice of the global batch.
+        progress: called by rank 0 with (done, total, unit, **figures), at most once a second.
+        should_stop: asked every step; once true on any rank, all ranks save and stop.
+
+    Raises:
+        ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, or the loss is no
+            longer a number; raised on every rank.
+        TrainingStopped: `should_stop` said so.
+    """
+    rank, world = dist.get_rank(), dist.get_world_size()
+    check_batch(spec, len(samples), world)
+    session = _agree(session or secrets.token_hex(6))
+    model, optimizer = build(spec, num_tokens, device)
+    tensors = _checkpoint_tensors(model, optimizer)
+    position = _restore(spec, steps, model, optimizer, tensors)
+    if position.step:
+        log.info("rank %d goes on from step %d", rank, position.step)
+    share = spec.global_batch // world
+    meter = _Meter(spec, num_tokens, len(samples), device, position.step)
+    told = time.monotonic()
+    while position.step < spec.steps:
+        step = position.step
+        rate = learning_rate(step, spec.steps, spec.optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(5, dtype=torch.float64, device=device)
+        first = step * spec.global_batch + rank * share
+        for inputs_BL, targets_BL in _micro_batches(samples, first, share, micro_batch or share, num_tokens, device):
+            loss = model(inputs_BL, targets_BL)
+            loss.total.backward()
+            sums[0] += loss.cross_entropy
+            sums[1] += loss.z_loss
+            sums[2] += loss.num_tokens
+        gradients = local_gradients(model.parameters())
+        sums[3] = sum_of_squares(gradients)
+        sums[4] = float(should_stop())
+        own_loss = sums[0].clone()
+        entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
+        norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
+        if not math.isfinite(entropy + z_loss + norm):
+            raise ValueError(_divergence(step, own_loss, norm, spec))
+        torch._foreach_mul_(gradients, min(1.0, spec.optimizer.clip_norm / (norm + 1e-6)) / scored)
+        optimizer.step()
+        optimizer.zero_grad()
+        position.step += 1
+        _add(position.interval, entropy / scored, z_loss / scored, norm, spec.optimizer.clip_norm)
+        last = position.step == spec.steps
+        if position.step % spec.log_every == 0 or last:
+            record = meter.record(position, rate)
+            position.interval = Interval()
+            if curve is not None:
+                curve.add(record)
+            if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
+                told = time.monotonic()
+                progress(
+                    position.step,
+                    spec.steps,
+                    "steps",
+                    loss=record["loss"],
+                    tokens_per_second=record["tokens_per_second"],
+                )
+        if last or stops or position.step % spec.checkpoint_every == 0:
+            if curve is not None:  # before the receipt: a resumed run goes on after these lines
+                curve.flush()
+            save_step(steps, position.step, session, tensors, position.to_state(spec, session))
+            if rank == 0:
+                steps.keep_newest(spec.checkpoints_kept)
+        if stops and not last:
+            raise TrainingStopped(position.step)
+    return position
+
+
+def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
+    """The sharded model, its parameters not yet filled, and its optimizer."""
+    config = transformers_config(spec.model, num_tokens)
+    model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
+    model.train()
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    size = model_size(spec.model, num_tokens, spec.sequence_length)
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": size.parameters > RESHARD_ABOVE_PARAMETERS,
+    }
+    if spec.dtype == "bf16":
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for layer in model.model.model.layers:
+        if spec.compile:
+            layer.compile()
+        fully_shard(layer, **options)
+    fully_shard(model, **options)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+    materialise(model.model, device)
+    return model, build_adamw(model.model, spec.optimizer)
+
+
+def _checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    weights = {f"model.{name}": parameter for name, parameter in model.model.named_parameters()}
+    return {**weights, **optimizer_tensors(model.model, optimizer)}
+
+
+def _restore(
+    spec: PretrainSpec,
+    steps: StepStore,
+    model: LossModel,
+    optimizer: torch.optim.AdamW,
+    tensors: dict[str, Tensor],
+) -> Position:
+    """Fills weights and moments from the newest checkpoint that is sound, else from the seed."""
+    for receipt in _agree(steps.receipts() if dist.get_rank() == 0 else None):
+        try:
+            with torch.no_grad():
+                load_step(steps, receipt, tensors)
+        except DamagedStep as damage:
+            log.warning("the checkpoint of step %d is passed over: %s", receipt.step, damage)
+            if dist.get_rank() == 0:
+                steps.withdraw(receipt)
+            continue
+        set_optimizer_step(optimizer, receipt.step)
+        return Position.of_receipt(receipt)
+    initialise(model.model, spec.seed)
+    for state in optimizer.state.values():  # a damaged checkpoint may have filled some
+        state["exp_avg"].zero_()
+        state["exp_avg_sq"].zero_()
+    return Position()
+
+
+def _agree(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+def _micro_batches(
+    samples: Samples, first: int, share: int, size: int, num_tokens: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This rank's slice of a global batch as (inputs_BL, targets_BL)."""
+    for start in range(first, first + share, size):
+        batch = samples.batch(start, min(size, first + share - start))
+        if batch.max() >= num_tokens:
+            raise ValueError(
+                f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has "
+                f"{num_tokens} tokens: train on tokens that this tokenizer made"
+            )
+        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
+        yield tokens[:, :-1], tokens[:, 1:]
+
+
+def _add(interval: Interval, loss: float, z_loss: float, norm: float, clip_norm: float) -> None:
+    interval.steps += 1
+    interval.loss += loss
+    interval.z_loss += z_loss
+    interval.norm += norm
+    interval.norm_max = max(interval.norm_max, norm)
+    interval.clipped += norm > clip_norm
+
+
+class _Meter:
+    """Turns the sums of an interval into a line of the curve."""
+
+    def __init__(self, spec: PretrainSpec, num_tokens: int, num_samples: int, device: torch.device, step: int):
+        self._spec, self._num_samples = spec, num_samples
+        self._flops = model_size(spec.model, num_tokens, spec.sequence_length).flops_per_token
+        peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self._peak = None if peak is None else peak * dist.get_world_size()
+        self._step, self._time = step, time.perf_counter()
+
+    def record(self, position: Position, rate: float) -> dict[str, Any]:
+        spec, interval, now = self._spec, position.interval, time.perf_counter()
+        samples = position.step * spec.global_batch
+        # A resumed session timed only the steps it took itself.
+        timed = (position.step - self._step) * spec.global_batch * spec.sequence_length
+        speed = timed / (now - self._time)
+        self._step, self._time = position.step, now
+        return {
+            "step": position.step,
+            "loss": interval.loss / interval.steps,
+            **({"z_loss": interval.z_loss / interval.steps} if spec.optimizer.z_loss else {}),
+            "grad_norm": interval.norm / interval.steps,
+            "grad_norm_max": interval.norm_max,
+            "clipped_share": interval.clipped / interval.steps,
+            "learning_rate": rate,
+            "samples": samples,
+            "tokens": samples * spec.sequence_length,
+            "epoch": samples / self._num_samples,
+            "tokens_per_second": speed,
+            **({"mfu": speed * self._flops / self._peak} if self._peak else {}),
+        }
+
+
+def _divergence(step: int, own_loss: Tensor, norm: float, spec: PretrainSpec) -> str:
+    """Which ranks lost the loss, in words. Collective."""
+    finite: list[bool] = [True] * dist.get_world_size()
+    dist.all_gather_object(finite, math.isfinite(own_loss.item()))
+    ranks = [str(rank) for rank, is_finite in enumerate(finite) if not is_finite]
+    what = f"the loss on rank {', '.join(ranks)}" if ranks else f"the gradient's norm ({norm}), on all ranks together,"
+    return (
+        f"{what} is not a finite number at step {step}, learning rate "
+        f"{learning_rate(step, spec.steps, spec.optimizer):g}: lower optimizer.learning_rate, lengthen warmup_steps, "
+        "or set optimizer.z_loss to 1e-4"
+    )

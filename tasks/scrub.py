@@ -1,0 +1,27 @@
+"""scrub: personal data becomes typed placeholders."""
+
+from ray_jobs.checkpoint.manifest import Manifest
+from tasks import funnel
+from tasks.node import NodeTask, count
+
+
+def _replaced(manifest: Manifest) -> dict[str, int]:
+    return {
+        name.removeprefix("replaced."): value
+        for name, value in manifest.counters.items()
+        if name.startswith("replaced.")
+    }
+
+
+def headline(manifest: Manifest) -> str:
+    return f"{funnel.headline(manifest)}, {count(sum(_replaced(manifest).values()), 'replacements')}"
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    replaced = [(f"replaced: {kind}", count(number)) for kind, number in _replaced(manifest).items()]
+    return [*funnel.facts(manifest), *replaced]
+
+
+NODE = NodeTask(
+    "scrub", "Replaces e-mail addresses, phone and social security numbers and IP addresses.", headline, facts
+)

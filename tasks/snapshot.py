@@ -1,0 +1,22 @@
+"""snapshot: what the crawl is, pinned file by file."""
+
+from ray_jobs.checkpoint.manifest import Manifest
+from tasks.node import NodeTask, count
+
+
+def _bytes(manifest: Manifest) -> int:
+    return sum(file.bytes for file in manifest.outputs) or int(manifest.counters.get("bytes", 0))
+
+
+def headline(manifest: Manifest) -> str:
+    num_archives = manifest.counters.get("archives", len(manifest.outputs))
+    return f"{count(num_archives, 'archives')}, {_bytes(manifest) / 1e6:,.1f} MB"
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    return [("size", f"{_bytes(manifest) / 1e6:,.1f} MB"), *((name, count(n)) for name, n in manifest.counters.items())]
+
+
+NODE = NodeTask(
+    "snapshot", "Pins the crawl's files, so that everything after it is a function of them.", headline, facts
+)

@@ -1,0 +1,19 @@
+"""tokenizer: the vocabulary, trained on a sample of the corpus."""
+
+from ray_jobs.checkpoint.manifest import Manifest
+from tasks.node import NodeTask
+
+
+def headline(manifest: Manifest) -> str:
+    metrics = manifest.metrics
+    return f"{metrics.get('vocabulary', 0):,} tokens, {metrics.get('bytes_per_token', 0):.2f} bytes a token"
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in manifest.metrics.items()
+    ]
+
+
+NODE = NodeTask("tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, facts)

@@ -1,0 +1,75 @@
+"""Recipes: what is written becomes specs, and what is wrong is named with what would be right."""
+
+import pytest
+
+from configs.recipe import load_recipe, make_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_says_what_it_is_for(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.about
+    order = list(recipe.nodes)
+    for node in recipe.nodes.values():
+        assert all(order.index(upstream) < order.index(node.name) for upstream in node.inputs.values())
+
+
+def test_tiny_is_the_same_graph_as_demo() -> None:
+    demo, tiny = load_recipe("demo"), load_recipe("tiny")
+    assert {n.name: dict(n.inputs) for n in demo.nodes.values()} == {
+        n.name: dict(n.inputs) for n in tiny.nodes.values()
+    }
+
+
+def test_overrides_reach_nested_fields_and_resources() -> None:
+    recipe = load_recipe("tiny", ["pretrain.model.layers=3", "pretrain.resources.workers=1", "filter.generation=2"])
+    assert recipe.nodes["pretrain"].written.model.layers == 3
+    assert recipe.nodes["pretrain"].resources.workers == 1
+    assert recipe.nodes["filter"].generation == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("filter.min_wrods=3", "no field filter.min_wrods: did you mean 'min_words'?"),
+        ("pretrain.model.layer=3", "no field pretrain.model.layer: did you mean 'layers'?"),
+        ("filter.min_words=many", "filter.min_words is 'many': input should be a valid integer"),
+        ("filter.resources.worker=3", "no field filter.resources.worker: did you mean 'workers'?"),
+        ("fliter.min_words=3", "no node 'fliter': did you mean 'filter'?"),
+        ("filter.inputs.crawl=snapshto", "which is no node of recipe tiny: did you mean 'snapshot'?"),
+        ("filter.inputs.crwal=snapshot", "filter.inputs has no slot 'crwal': did you mean 'crawl'?"),
+        ("filter.kind=fitler", "no kind of node 'fitler': did you mean 'filter'?"),
+        ("filter.generation=0", "filter.generation is 0: write a whole number from 1"),
+        ("min_words=3", "write node.field=value"),
+        ("filter.languages=[en", "the value is not YAML"),
+        ("scrub=3", "scrub must hold fields, not 3"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_would_be_right(override: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load_recipe("tiny", [override])
+    assert message in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean 'demo'"):
+        load_recipe("dmeo")
+
+
+def test_a_circle_is_refused() -> None:
+    written = {"nodes": {"dedup": {"inputs": {"documents": "scrub"}}, "scrub": {"inputs": {"documents": "dedup"}}}}
+    with pytest.raises(ValueError, match="form a circle"):
+        make_recipe(written, "circle")
+
+
+def test_two_nodes_of_one_kind_have_names_of_their_own() -> None:
+    source = {"documentation": {"num_operations": 10, "num_docstring_pages": 0, "num_files": 1}}
+    written = {
+        "nodes": {
+            "snapshot": source,
+            "strict": {"kind": "filter", "min_words": 100},
+            "lax": {"kind": "filter", "min_words": 10},
+        }
+    }
+    recipe = make_recipe(written, "two")
+    assert {node.kind.name for name, node in recipe.nodes.items() if name != "snapshot"} == {"filter"}

@@ -1,0 +1,135 @@
+"""Small tokenizer and tokens nodes made of real text: the sources of Python's own library."""
+
+import argparse
+import asyncio.base_events
+import ast
+import email.message
+import functools
+import hashlib
+import inspect
+import io
+import json
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.layout import NodePath
+from ray_jobs.checkpoint.manifest import Code, InputRef, Manifest
+from ray_jobs.checkpoint.shards import OutputFile
+from ray_jobs.checkpoint.store import Store
+
+END_OF_TEXT = "<|endoftext|>"
+VOCABULARY = 512
+MODULES = (argparse, asyncio.base_events, ast, email.message, inspect, logging, subprocess)
+
+
+@functools.cache
+def documents() -> tuple[str, ...]:
+    """Paragraphs of source code, about 400 characters each."""
+    paragraphs = "\n\n".join(Path(str(module.__file__)).read_text() for module in MODULES).split("\n\n")
+    found, text = [], ""
+    for paragraph in paragraphs:
+        text += paragraph + "\n\n"
+        if len(text) > 400:
+            found.append(text)
+            text = ""
+    return tuple(found)
+
+
+@functools.cache
+def tokenizer_json() -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(
+        documents(),
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return tokenizer.to_str()
+
+
+def publish(
+    store: Store,
+    node: str,
+    stages: dict[str, dict[str, bytes]],
+    metrics: dict[str, Any] | None = None,
+    inputs: dict[str, Checkpoint] | None = None,
+    salt: str = "",
+) -> Checkpoint:
+    """A finished node with these files, under a key of its name."""
+    path = NodePath(node, hashlib.sha256(f"{node}{salt}".encode()).hexdigest())
+    outputs = []
+    for stage, files in stages.items():
+        for name, data in files.items():
+            where = path.data(stage, 0, "test", name)
+            store.put(where, data)
+            digest = hashlib.sha256(data).hexdigest()
+            outputs.append(
+                OutputFile(stage=stage, shard=0, name=name, path=where, bytes=len(data), sha256=digest, rows=0)
+            )
+    manifest = Manifest(
+        node=node,
+        key=path.key,
+        payload={},
+        inputs={
+            slot: InputRef(node=upstream.node, key=upstream.key, content_digest="")
+            for slot, upstream in (inputs or {}).items()
+        },
+        outputs=tuple(outputs),
+        counters={},
+        metrics=metrics or {},
+        content_digest="",
+        code=Code(version=1, digest=""),
+        resources={},
+        attempt="test",
+        started=0.0,
+        seconds=0.0,
+        cpu_seconds=0.0,
+    )
+    store.create(path.manifest, manifest.to_json())
+    return Checkpoint(store, manifest)
+
+
+def publish_tokenizer(store: Store, salt: str = "") -> Checkpoint:
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+    files = {"tokenizer.json": tokenizer_json().encode(), "tokenizer_config.json": json.dumps(config).encode()}
+    return publish(store, "tokenizer", {"tokenizer": files}, salt=salt)
+
+
+def publish_tokens(store: Store, tokenizer: Checkpoint, num_documents: int | None = None) -> Checkpoint:
+    """Every tenth document is held out."""
+    encode = Tokenizer.from_str(tokenizer_json()).encode
+    stages = {}
+    for stage in ("train", "heldout"):
+        chosen = [text for i, text in enumerate(documents()[:num_documents]) if (i % 10 == 0) == (stage == "heldout")]
+        encoded = [[*encode(text).ids, 0] for text in chosen]
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        index = pa.table(
+            {
+                "id": [f"{stage}/{i}" for i in range(len(chosen))],
+                "shard": pa.array(np.zeros(len(chosen), dtype=np.int32)),
+                "start": pa.array(np.cumsum(lengths) - lengths),
+                "length": pa.array(lengths),
+                "bytes": pa.array([len(text.encode()) for text in chosen], pa.int64()),
+            }
+        )
+        sink = io.BytesIO()
+        pq.write_table(index, sink)
+        stream = np.array([token for ids in encoded for token in ids], dtype="<u2")
+        stages[stage] = {"tokens.bin": stream.tobytes(), "index.parquet": sink.getvalue()}
+    return publish(store, "tokens", stages, {"dtype": "uint16"}, {"tokenizer": tokenizer}, salt=str(num_documents))

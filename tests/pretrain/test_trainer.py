@@ -1,0 +1,205 @@
+"""One rank, in this process: what training must give whatever interrupts it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from ray_jobs.checkpoint.store import Store
+from ray_jobs.pretrain.curve import read_curve
+from ray_jobs.pretrain.launch import TrainingJob, train_rank
+from ray_jobs.pretrain.steps import StepReceipt, StepStore
+from ray_jobs.pretrain.tensors import read_tensors
+from ray_jobs.pretrain.trainer import TrainingStopped
+
+Jobs = Callable[..., TrainingJob]
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def final(job: TrainingJob, step: int = 12) -> tuple[StepReceipt, dict[str, torch.Tensor]]:
+    steps = StepStore(job.store, job.path)
+    receipt = steps.of_step(step)
+    assert receipt is not None
+    return receipt, read_tensors(steps, receipt, "")
+
+
+def losses(job: TrainingJob) -> list[tuple[int, float, float]]:
+    receipt, _ = final(job)
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in read_curve(job.store, job.path, receipt)]
+
+
+def stop_at(step: int) -> Callable[[], bool]:
+    """A `should_stop` that says so in its `step`-th step."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) == step
+
+
+def damage(store: Store, path: str) -> None:
+    data = bytearray(store.get(path) or b"")
+    data[len(data) // 2] ^= 1
+    store.put(path, bytes(data))
+
+
+def test_it_learns(job: Jobs) -> None:
+    whole = job("whole")
+    train_rank(whole)
+    curve = losses(whole)
+    assert [step for step, _, _ in curve] == [3, 6, 9, 12]
+    assert curve[0][1] > 5.8  # ln 512 = 6.24
+    assert curve[-1][1] < curve[0][1] - 0.5
+
+
+def test_two_trainings_of_one_seed_are_equal_to_the_bit_and_of_two_seeds_are_not(job: Jobs) -> None:
+    first, second, third = job("first"), job("second"), job("third", {"seed": 1})
+    for each in (first, second, third):
+        train_rank(each)
+    assert losses(first) == losses(second) != losses(third)
+    for name, tensor in final(first)[1].items():
+        assert torch.equal(tensor, final(second)[1][name]), name
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 11])
+def test_a_stopped_and_resumed_training_is_the_uninterrupted_one_to_the_bit(job: Jobs, stop: int) -> None:
+    whole, parts = job("whole"), job("parts")
+    train_rank(whole)
+    with pytest.raises(TrainingStopped, match=f"after step {stop}"):
+        train_rank(parts, should_stop=stop_at(stop))
+    train_rank(parts)
+    assert losses(parts) == losses(whole)
+    tensors = final(parts)[1]
+    assert len(tensors) == 3 * 20  # weights and two moments of 2 layers · 9, the embedding and the last norm
+    for name, tensor in final(whole)[1].items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def test_a_rank_that_dies_between_checkpoints_loses_only_the_steps_since(job: Jobs) -> None:
+    whole, parts = job("whole"), job("parts")
+    train_rank(whole)
+
+    def dies() -> Iterator[bool]:
+        yield from [False] * 6
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_rank(parts, should_stop=dies().__next__)
+    assert [receipt.step for receipt in StepStore(parts.store, parts.path).receipts()] == [4]
+    train_rank(parts)
+    assert losses(parts) == losses(whole)
+    segments = final(parts)[0].state["segments"]
+    assert [(segment["first"], segment["last"]) for segment in segments] == [(0, 4), (4, 12)]
+    assert segments[0]["session"] != segments[1]["session"]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_accumulation_is_one_batch_up_to_rounding(job: Jobs, micro_batch: int) -> None:
+    whole, parts = job("whole"), job("parts", micro_batch=micro_batch)
+    train_rank(whole)
+    train_rank(parts)
+    for (_, loss, norm), (_, other_loss, other_norm) in zip(losses(whole), losses(parts), strict=True):
+        assert loss == pytest.approx(other_loss, rel=1e-4)
+        assert norm == pytest.approx(other_norm, rel=1e-3)
+
+
+def test_recomputing_activations_changes_nothing(job: Jobs) -> None:
+    plain, recomputed = job("plain"), job("recomputed", {"recompute": True})
+    train_rank(plain)
+    train_rank(recomputed)
+    assert losses(plain) == losses(recomputed)
+
+
+def test_bf16_learns_as_fp32_does_and_keeps_fp32_masters(job: Jobs) -> None:
+    fp32, bf16 = job("fp32"), job("bf16", {"dtype": "bf16"})
+    train_rank(fp32)
+    train_rank(bf16)
+    assert losses(bf16)[-1][1] == pytest.approx(losses(fp32)[-1][1], abs=0.05)
+    assert {tensor.dtype for tensor in final(bf16)[1].values()} == {torch.float32}
+
+
+def test_z_loss_is_reported_apart_from_the_cross_entropy(job: Jobs) -> None:
+    optimizer = {"learning_rate": 1e-2, "warmup_steps": 3, "z_loss": 1e-2}
+    plain, with_z = job("plain"), job("with_z", {"optimizer": optimizer})
+    train_rank(plain)
+    train_rank(with_z)
+    curve = read_curve(with_z.store, with_z.path, final(with_z)[0])
+    # Both begin at the same cross-entropy; logsumexp² is about (ln 512)² there.
+    assert curve[0]["loss"] == pytest.approx(losses(plain)[0][1], abs=0.01)
+    assert curve[0]["z_loss"] == pytest.approx(1e-2 * 6.24**2, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_taken(
+    job: Jobs, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    whole, parts = job("whole"), job("parts")
+    train_rank(whole)
+    with pytest.raises(TrainingStopped):
+        train_rank(parts, should_stop=stop_at(10))
+    steps = StepStore(parts.store, parts.path)
+    newest, before = steps.receipts()
+    assert (newest.step, before.step) == (10, 8)
+    damage(parts.store, f"{steps.folder(10, newest.session)}/{name}")
+    with caplog.at_level(logging.WARNING, logger="headrace"):
+        train_rank(parts)
+    assert f"step 10 is passed over: {parts.store.url}" in caplog.text
+    assert name in caplog.text and "does not match the checksum" in caplog.text
+    assert losses(parts) == losses(whole)
+
+
+def test_with_every_checkpoint_damaged_training_begins_anew(job: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    whole, parts = job("whole"), job("parts")
+    train_rank(whole)
+    with pytest.raises(TrainingStopped):
+        train_rank(parts, should_stop=stop_at(5))
+    steps = StepStore(parts.store, parts.path)
+    missing, cut = steps.receipts()
+    parts.store.delete([f"{steps.folder(5, missing.session)}/__0_0.distcp"])
+    parts.store.delete([steps.receipt_path(4)])
+    parts.store.put(steps.receipt_path(4), cut.to_json()[:100])
+    train_rank(parts)
+    assert "is gone" in caplog.text and "is damaged and is passed over" in caplog.text
+    assert losses(parts) == losses(whole)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_what_a_killed_save_left_is_cleared(job: Jobs) -> None:
+    kept = job("kept", {"checkpoint_every": 2, "checkpoints_kept": 2})
+    orphan = f"{kept.path.root}/steps/00000003-killed/__0_0.distcp"
+    kept.store.put(orphan, b"half")
+    train_rank(kept)
+    assert [receipt.step for receipt in StepStore(kept.store, kept.path).receipts()] == [12, 10]
+    folders = kept.store.folders(f"{kept.path.root}/steps/")
+    assert [folder[:8] for folder in folders] == ["00000010", "00000012"]
+
+
+def test_a_receipt_names_every_object_and_holds_what_is_no_tensor(job: Jobs) -> None:
+    whole = job("whole")
+    train_rank(whole)
+    receipt, _ = final(whole)
+    folder = StepStore(whole.store, whole.path).folder(12, receipt.session)
+    stored = {entry.path.rpartition("/")[2]: entry.size for entry in whole.store.list(f"{folder}/")}
+    assert {file.name: file.bytes for file in receipt.files} == stored
+    assert receipt.state["next_sample"] == 12 * 8
+    assert receipt.state["seed"] == 0
+    json.dumps(receipt.state)
+
+
+def test_a_loss_that_is_no_number_names_rank_and_step(job: Jobs) -> None:
+    steep = job("steep", {"optimizer": {"learning_rate": 1e18, "warmup_steps": 0, "clip_norm": 1e30}})
+    with pytest.raises(ValueError, match=r"not a finite number at step \d+.*lower optimizer.learning_rate"):
+        train_rank(steep)
+
+
+def test_a_corpus_smaller_than_one_batch_is_refused(job: Jobs) -> None:
+    with pytest.raises(ValueError, match="less than one global batch of 100000: take more documents"):
+        train_rank(job("small", {"global_batch": 100_000}))
+
+
+def test_a_token_outside_the_vocabulary_is_refused(job: Jobs, training: Callable[..., dict[str, Any]]) -> None:
+    whole = job("whole")
+    from dataclasses import replace
+
+    narrow = replace(whole, vocabulary=replace(whole.vocabulary, num_tokens=300))
+    with pytest.raises(ValueError, match=r"hold token \d+, but the tokenizer has 300 tokens: train on tokens that"):
+        train_rank(narrow)
