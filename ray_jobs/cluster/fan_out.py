@@ -175,7 +175,8 @@ class _Driver:
                 for finished in self.executor.wait(1.0):
                     batch = running.pop(finished.ticket)
                     if finished.lost is not None:
-                        waiting.extend(self._after_loss(batch, finished))
+                        # At once, so that the shard that did it is found before it is met by chance in more batches.
+                        waiting.extendleft(reversed(self._after_loss(batch, finished)))
                     else:
                         waiting.extend(self._after_result(finished.result))
                 self.on_progress(len(self.receipts), len(self.shards))
