@@ -10,8 +10,9 @@ from configs.base import Spec
 class DedupSpec(Spec):
     """A document is dropped if, and only if, it duplicates an earlier document that is kept.
 
-    Exact duplicates have equal text after ASCII lower-casing and collapsing of white space. Near-duplicates are pairs that
-    MinHash-LSH proposes and whose sets of word n-grams have at least the Jaccard similarity `jaccard`, computed exactly.
+    Exact duplicates have equal text after ASCII lower-casing and collapsing of white space. Near-duplicates are pairs
+    that MinHash-LSH proposes and whose sets of word n-grams have at least the Jaccard similarity `jaccard`, computed
+    exactly.
     """
 
     node: ClassVar[str] = "dedup"

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from configs.crawl import CrawlSource
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.store import Store
@@ -40,7 +41,7 @@ def estimate(plan: Plan) -> dict[str, Estimate]:
             continue
         inputs = sum(output_bytes[upstream] for upstream in set(node.recipe_node.inputs.values()))
         if not node.recipe_node.inputs:
-            inputs = _pinned_bytes(node)
+            inputs = _pinned_bytes(node, rates)
         estimates[name] = _estimate(plan.store, node, inputs, rates)
         output_bytes[name] = estimates[name].output_bytes
     return estimates
@@ -56,7 +57,7 @@ def read_rates() -> dict[str, Any]:
 
 
 def stored_bytes(manifest: Manifest) -> float:
-    return sum(file.bytes for file in manifest.outputs) or float(manifest.counters.get("bytes", 0))
+    return sum(file.bytes for file in manifest.outputs) or float(manifest.metrics.get("archive_bytes", 0))
 
 
 def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Mapping[str, Any]) -> Estimate:
@@ -110,7 +111,10 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     """Some earlier manifests of this kind, each with its input bytes."""
     found = []
     for key in store.folders(f"nodes/{kind}/")[:NUM_EARLIER]:
-        manifest = read_manifest(store, NodePath(kind, key))
+        try:
+            manifest = read_manifest(store, NodePath(kind, key))
+        except ValueError:  # damaged, or of a newer format: no basis for an estimate; `headrace verify` names it
+            continue
         if manifest is None:
             continue
         size = 0.0
@@ -123,8 +127,13 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     return found
 
 
-def _pinned_bytes(node: PlannedNode) -> float:
-    """What the pinned listing says that the crawl weighs; for what is generated here, an average page."""
+def _pinned_bytes(node: PlannedNode, rates: Mapping[str, Any]) -> float:
+    """What the pinned listing says that the crawl weighs; unpinned, by the average archive; generated, by the page."""
+    if isinstance(node.spec, CrawlSource):
+        crawl = node.spec.common_crawl
+        if crawl is None:
+            return 0.0
+        return (crawl.num_files or rates["archives_of_a_crawl"]) * rates["archive_bytes"][crawl.format]
     content = node.payload["spec"].get("content", {})
     files = content.get("files", [])
     if files:

@@ -18,6 +18,8 @@ from ray_jobs.checkpoint.runs import Run, last_run_of
 from ray_jobs.checkpoint.store import Store
 
 HIT, RUN, RESUME = "HIT", "RUN", "RESUME"
+# The crawl cannot be reached from here, so there are no keys yet: such a plan can be read, not run.
+UNPINNED = "UNPINNED"
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,31 @@ class Plan:
         return all(node.state == HIT for node in self.nodes.values())
 
 
-def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
+def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool = False) -> Plan:
     """Resolves pins and keys, and looks up what stands in the store.
 
     An all-HIT plan takes two requests a node and one more for each 1,000 outputs.
 
     Args:
         refresh: look at external inputs anew instead of reusing their pins.
+        offline: where an external input cannot be reached, plan without keys instead of raising.
+
+    Raises:
+        ConnectionError: an external input is not pinned yet and cannot be reached.
     """
     last_run = last_run_of(store, recipe.name)
     planned: dict[str, PlannedNode] = {}
     for node in recipe.nodes.values():
-        spec = _spec_of(node, store, refresh)
+        if any(planned[upstream].state == UNPINNED for upstream in node.inputs.values()):
+            planned[node.name] = _unpinned(node, "its key follows from the crawl's pin")
+            continue
+        try:
+            spec = _spec_of(node, store, refresh)
+        except ConnectionError as error:
+            if not offline:
+                raise
+            planned[node.name] = _unpinned(node, f"cannot be pinned from here: {error}")
+            continue
         inputs = {slot: planned[upstream].key for slot, upstream in node.inputs.items()}
         payload = key_payload(node.kind.name, node.kind.version, spec, inputs, node.generation)
         path = NodePath(node.kind.name, key_of(payload))
@@ -92,6 +107,11 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False) -> Plan:
             why = (f"{num_done} of {num_shards} shards or steps stand", *why)
         planned[node.name] = PlannedNode(node, spec, payload, path.key, RESUME if num_done else RUN, why)
     return Plan(recipe, store, planned, last_run)
+
+
+def _unpinned(node: RecipeNode, why: str) -> PlannedNode:
+    payload = {"spec": json.loads(canonical_json(node.written.model_dump()))}
+    return PlannedNode(node, node.written, payload, "", UNPINNED, (why,))
 
 
 def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:

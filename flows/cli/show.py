@@ -17,6 +17,7 @@ STATE_STYLES = {
     "DONE": "green",
     "RUN": "yellow",
     "RESUME": "yellow",
+    "UNPINNED": "magenta",
     "RUNNING": "bold yellow",
     "FAILED": "bold red",
     "SKIPPED": "dim",

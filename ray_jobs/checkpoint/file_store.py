@@ -4,15 +4,18 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ray_jobs.checkpoint.store import Entry, Store, StoreError, check_path
 
-# Half-written creations wait under this name; a listing never shows them.
+# Half-written objects wait under this name; a listing never shows them.
 TEMPORARY_PREFIX = ".new-"
+COPY_BYTES = 1 << 20
+# How often a folder may be swept away under us (by the deletion of its last object) before we call it a defect.
+MAX_FOLDER_TRIES = 1000
 
 
 class FileStore(Store):
@@ -21,108 +24,115 @@ class FileStore(Store):
     def __init__(self, root: Path):
         self.root = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 (resolve() would follow links)
         self.url = self.root.as_uri()
+        self._base = f"{self.root}{os.sep}" if self.root != self.root.parent else str(self.root)
 
     def __repr__(self) -> str:
         return f"FileStore({self.url!r})"
 
-    def _file(self, path: str) -> Path:
-        return self.root / check_path(path)
+    def _file(self, path: str) -> str:
+        # Strings, not Path objects: this runs several times for every shard of a fan-out.
+        return self._base + check_path(path)
 
     def get(self, path: str) -> bytes | None:
-        try:
-            return self._file(path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        file = self._file(path)
+        with _explained("read", file):
+            try:
+                with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 (see _file)
+                    return opened.readall()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
 
     def get_range(self, path: str, start: int, length: int) -> bytes:
-        with self._file(path).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
+        file = self._file(path)
+        with _explained("read", file), open(file, "rb") as opened:  # noqa: PTH123 (see _file)
+            opened.seek(start)
+            return opened.read(length)
 
     def put(self, path: str, data: bytes | memoryview) -> None:
-        target = self._file(path)
-        with _explained(target), _opened_new(target) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(target)
+        self._put(path, lambda descriptor: _write_all(descriptor, data))
 
     def put_file(self, path: str, local: Path) -> None:
+        def copy(descriptor: int) -> None:
+            with local.open("rb") as source:
+                while chunk := source.read(COPY_BYTES):
+                    _write_all(descriptor, chunk)
+
+        self._put(path, copy)
+
+    def _put(self, path: str, write: Callable[[int], None]) -> None:
         target = self._file(path)
-        with _explained(target), _opened_new(target) as file, local.open("rb") as source:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(target)
+        with _explained("write", target), _written(target, write) as temporary:
+            # Readers of an advisory record see the old bytes or the new ones, never half of them.
+            os.replace(temporary, target)  # noqa: PTH105
+            _sync_folder(os.path.dirname(target))  # noqa: PTH120
 
     def create(self, path: str, data: bytes) -> bool:
         return self.create_many([(path, data)])[0]
 
     def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
-        won, folders = [], set()
+        won: list[bool] = []
+        folders: set[str] = set()
         for path, data in records:
             target = self._file(path)
-            temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
-            with _explained(target):
-                _make_folder(target.parent)
-                try:
-                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                    try:
-                        _write_all(descriptor, data)
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
-                    try:
-                        os.link(temporary, target)
-                        won.append(True)
-                    except FileExistsError:
-                        won.append(target.read_bytes() == data)
-                finally:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(temporary)  # noqa: PTH108 (no Path object in the fan-out's inner loop)
-            folders.add(target.parent)
+            with _explained("write", target):
+                won.append(_create(target, data))
+            folders.add(os.path.dirname(target))  # noqa: PTH120
         # A record that stands must still stand after a power cut, also where another writer created it.
         for folder in folders:
-            _sync_folder(folder)
+            with _explained("write", folder):
+                _sync_folder(folder)
         return won
 
     def size(self, path: str) -> int | None:
         try:
-            return self._file(path).stat().st_size
+            state = os.stat(self._file(path))  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
         assert prefix == "" or prefix.endswith("/"), prefix
-        yield from _walk(self.root / prefix, prefix)
+        yield from _walk(self._base + prefix, prefix, temporaries=False)
 
     def folders(self, prefix: str) -> Sequence[str]:
         try:
-            with os.scandir(self.root / prefix) as entries:
+            with os.scandir(self._base + prefix) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, paths: Iterable[str]) -> None:
+        emptied = set()
         for path in paths:
             file = self._file(path)
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
-            with contextlib.suppress(OSError):  # folders are removed when their last object goes
-                for folder in file.parents:
-                    if folder == self.root:
-                        break
-                    folder.rmdir()
+            with _explained("delete", file), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(file)  # noqa: PTH108
+            emptied.add(os.path.dirname(file))  # noqa: PTH120
+        for folder in emptied:  # folders go with their last object
+            with contextlib.suppress(OSError):
+                while len(folder) >= len(self._base):
+                    os.rmdir(folder)  # noqa: PTH106
+                    folder = os.path.dirname(folder)  # noqa: PTH120
 
     def url_of(self, path: str) -> str:
-        return self._file(path).as_uri()
+        return Path(self._file(path)).as_uri()
 
     def local_path(self, path: str) -> Path:
-        return self._file(path)
+        return Path(self._file(path))
+
+    def leftovers(self) -> Iterator[Entry]:
+        yield from _walk(self._base, "", temporaries=True)
+
+    def discard(self, leftover: Entry) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._base + leftover.path)  # noqa: PTH108
 
 
-def _walk(folder: Path | str, prefix: str) -> Iterator[Entry]:
-    """Files below `folder` in the order of their paths, as an object store lists them ("a-b" before "a/b")."""
+def _walk(folder: str, prefix: str, temporaries: bool) -> Iterator[Entry]:
+    """Files below `folder` in the order of their paths, as an object store lists them ("a-b" before "a/b").
+
+    Half-written ones only, or all but those.
+    """
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
@@ -130,8 +140,8 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[Entry]:
         return
     for entry in found:
         if entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        elif not entry.name.startswith(TEMPORARY_PREFIX):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", temporaries)
+        elif entry.name.startswith(TEMPORARY_PREFIX) == temporaries:
             try:
                 state = entry.stat()
             except FileNotFoundError:  # deleted meanwhile
@@ -139,15 +149,64 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[Entry]:
             yield Entry(prefix + entry.name, state.st_size, state.st_mtime)
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
+def _create(target: str, data: bytes) -> bool:
+    """One durable file that exists whole or not at all, and that one writer wins. The folder is not synced yet."""
+    with _written(target, lambda descriptor: _write_all(descriptor, data)) as temporary:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            try:
+                with open(target, "rb") as standing:  # noqa: PTH123 (see FileStore._file)
+                    return standing.read() == data
+            except FileNotFoundError:  # deleted between the two calls: nobody's stands
+                return _create(target, data)
+        return True
+
+
+@contextlib.contextmanager
+def _written(target: str, write: Callable[[int], None]) -> Iterator[str]:
+    """A temporary file beside `target`, synced to the disk; gone at the end unless it was moved."""
+    temporary, descriptor = _open_temporary(os.path.dirname(target))  # noqa: PTH120
+    try:
+        try:
+            write(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108
+
+
+def _open_temporary(folder: str) -> tuple[str, int]:
+    temporary = f"{folder}{os.sep}{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    for _ in range(MAX_FOLDER_TRIES):
+        try:
+            return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileNotFoundError:  # not there yet, or just removed with its last object
+            _make_folder(folder)
+    raise StoreError(f"{folder} vanishes as soon as it is made: another program deletes the store's folders; stop it")
+
+
+def _make_folder(folder: str) -> None:
+    """One more folder of the path, from the top: others may make and remove the same ones at this moment."""
+    parent = os.path.dirname(folder)  # noqa: PTH120
+    try:
+        os.mkdir(folder)  # noqa: PTH102
+        _sync_folder(parent)
+    except FileExistsError:
+        if os.path.isfile(folder):  # noqa: PTH113
+            raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", folder) from None
+    except FileNotFoundError:
+        _make_folder(parent)
+
+
+def _sync_folder(folder: str) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # its objects were deleted meanwhile, and it with them
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -155,42 +214,36 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-@contextlib.contextmanager
-def _opened_new(target: Path) -> Iterator:
-    _make_folder(target.parent)
-    temporary = _temporary_of(target)
-    with temporary.open("wb") as file:
-        yield file
+class _explained:
+    """What a full or read-only disk means and what to do, in place of a bare errno.
 
+    A class, as a generator's context manager costs five times as much, several times a shard.
+    """
 
-def _temporary_of(target: Path) -> Path:
-    return target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    def __init__(self, what: str, target: str):
+        self._what, self._target = what, target
 
+    def __enter__(self) -> None:
+        pass
 
-def _replace(target: Path) -> None:
-    """Readers of an advisory record see the old bytes or the new ones, never half of them."""
-    _temporary_of(target).replace(target)
-    _sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """What a full or read-only disk means and what to do, in place of a bare errno."""
-    try:
-        yield
-    except OSError as error:
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if not isinstance(error, OSError) or isinstance(error, StoreError | FileNotFoundError):
+            return
         advice = {
             errno.ENOSPC: "the disk is full: free space (`headrace gc --apply` deletes what nothing needs)",
             errno.EDQUOT: "the disk quota is used up: free space (`headrace gc --apply`) or ask for more",
             errno.EROFS: "the disk is read-only: choose another store with --store",
             errno.EACCES: "permission denied: choose another store with --store, or mend its permissions",
+            errno.EPERM: "the file system refuses it (hard links are needed): choose another store with --store",
             errno.ENAMETOOLONG: "the path is too long: choose a store with a shorter path",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
-        raise StoreError(error.errno, f"cannot write {target}: {advice}").with_traceback(sys.exc_info()[2]) from error
+            errno.ENOTDIR: "a part of the path is a file: choose another store with --store",
+            errno.EMFILE: "too many open files: raise `ulimit -n`",
+        }.get(error.errno or 0, f"{error}: look at the disk (dmesg, mount), or choose another store with --store")
+        raise StoreError(error.errno, f"cannot {self._what} {self._target}: {advice}").with_traceback(
+            sys.exc_info()[2]
+        ) from error

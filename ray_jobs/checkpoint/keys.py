@@ -26,7 +26,13 @@ def canonical_json(value: Any) -> str:
 
 
 def _check(value: Any, where: str) -> None:
-    if value is None or isinstance(value, str | bool) or type(value) is int:
+    if value is None or isinstance(value, bool) or type(value) is int:
+        return
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{where} is {value!r}, which is not valid Unicode: write it anew") from None
         return
     if type(value) is float:
         if math.isfinite(value):
@@ -40,6 +46,7 @@ def _check(value: Any, where: str) -> None:
         for name, item in value.items():
             if not isinstance(name, str):
                 raise ValueError(f"{where} has the key {name!r}: keys must be strings")
+            _check(name, f"the key {name!r} of {where}")
             _check(item, f"{where}.{name}")
         return
     raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -41,6 +42,13 @@ class Quarantined(Record):
     reason: str
 
 
+class StageEnd(Record):
+    """A fan-out is over. The first attempt that gets there decides which shards all later ones go on without."""
+
+    attempt: str
+    quarantined: tuple[Quarantined, ...] = ()
+
+
 class Manifest(Record):
     """The commit of one node: what was computed, from what, by what, and where its files are."""
 
@@ -50,6 +58,8 @@ class Manifest(Record):
     payload: dict[str, Any]
     """{node, version, spec, inputs, generation}: what the key is the hash of."""
     inputs: dict[str, InputRef]
+    output_stages: tuple[str, ...]
+    """The stages whose shards are the node's result; those of other stages are intermediate."""
     outputs: tuple[OutputFile, ...]
     counters: dict[str, int]
     metrics: dict[str, float | int | str]
@@ -113,7 +123,7 @@ def parse_manifest(data: bytes, path: NodePath) -> Manifest:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
         raise ValueError(f"{where} is damaged: delete it and run again, its shards will be adopted\n{error}") from error
-    if manifest.node != path.node or not manifest.key.startswith(path.key[:16]):
+    if manifest.node != path.node or not manifest.key.startswith(path.key):
         raise ValueError(
             f"{where} is the manifest of {manifest.node} {manifest.key[:16]}: restore the right one or delete it"
         )
@@ -125,11 +135,24 @@ def parse_manifest(data: bytes, path: NodePath) -> Manifest:
     return manifest
 
 
-def missing_outputs(store: Store, manifest: Manifest) -> list[str]:
+@dataclass(frozen=True)
+class MissingOutput:
+    """An output that is gone or has another size than its receipt names."""
+
+    file: OutputFile
+    size: int | None
+    """Bytes found; None where the object is gone."""
+
+    def __str__(self) -> str:
+        found = "gone" if self.size is None else f"{self.size} bytes, not {self.file.bytes}"
+        return f"{self.file.path} is {found}"
+
+
+def missing_outputs(store: Store, manifest: Manifest) -> list[MissingOutput]:
     """Outputs that are gone or have another size, by one paged listing and not a request an object."""
+    if not manifest.outputs:
+        return []
     sizes = {entry.path: entry.size for entry in store.list(f"{manifest.path.root}/data/")}
     return [
-        f"{file.path} is {'gone' if file.path not in sizes else f'{sizes[file.path]} bytes'}, not {file.bytes} bytes"
-        for file in manifest.outputs
-        if sizes.get(file.path) != file.bytes
+        MissingOutput(file, sizes.get(file.path)) for file in manifest.outputs if sizes.get(file.path) != file.bytes
     ]

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from ray_jobs.checkpoint.shards import Record
@@ -41,6 +42,24 @@ def new_run_id(recipe: str, started: float) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))}-{recipe}-{secrets.token_hex(2)}"
 
 
+class Running(Record):
+    """A run under way. Garbage collection leaves alone what it names, and all that reaches."""
+
+    id: str
+    nodes: tuple[str, ...]
+    """Folders of its nodes, as `NodePath.root` names them."""
+
+
+def begin_run(store: Store, run_id: str, nodes: Iterable[str]) -> None:
+    """To be called before the run looks up which of its nodes are done; then none of them can be collected under it."""
+    store.put(f"running/{run_id}.json", Running(id=run_id, nodes=tuple(nodes)).to_json())
+
+
+def end_run(store: Store, run_id: str) -> None:
+    """To be called once the run's record is written, or the run is given up."""
+    store.delete([f"running/{run_id}.json"])
+
+
 def write_run(store: Store, run: Run) -> None:
     store.create(f"runs/{run.id}.json", run.to_json())
 
@@ -65,6 +84,6 @@ def read_run(store: Store, run_id: str) -> Run:
 def last_run_of(store: Store, recipe: str) -> Run | None:
     """The newest run of the recipe, whatever its outcome."""
     for run_id in reversed(list_runs(store)):
-        if f"-{recipe}-" in run_id:
+        if "-".join(run_id.split("-")[2:-1]) == recipe:
             return read_run(store, run_id)
     return None

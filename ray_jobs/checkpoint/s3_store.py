@@ -4,51 +4,87 @@ Endpoint, region and credentials come from the environment (AWS_ENDPOINT_URL, AW
 boto3's own files; they are never part of a store's URL, so they cannot reach a manifest.
 """
 
+import contextlib
 import functools
+import io
 import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 from boto3.s3.transfer import TransferConfig
+from botocore import exceptions as boto_errors
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ray_jobs.checkpoint.store import Entry, Store, StoreError, check_path
 
+T = TypeVar("T")
+
 # boto3 splits larger uploads into parts of this size; a single PUT carries up to 5 GB.
 PART_BYTES = 64 << 20
-MAX_CREATE_TRIES = 8
+TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+DELETE_KEYS = 1000  # the API's limit for one request
+# An endpoint that has answered this process before is waited for (a server restarts, a network flaps); one that never
+# did is more likely a wrong address.
+OUTAGE_SECONDS = 60.0
+FIRST_CONTACT_SECONDS = 4.0
+CONNECT_SECONDS = 4
+READ_SECONDS = 60
+MAX_PAUSE_SECONDS = 4.0
+
 _client_lock = threading.Lock()
+_answered: set[str] = set()
+"""Endpoints that have answered this process."""
+
+_VARIABLES = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+)
+_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "OperationAborted"}
+_TRANSIENT = (
+    boto_errors.ConnectionError,
+    boto_errors.HTTPClientError,  # time-outs, closed connections, bodies that break off
+    boto_errors.IncompleteReadError,
+)
 
 
 @functools.lru_cache(maxsize=8)
-def _client_of_process(pid: int, endpoint: str | None, access_key: str | None, region: str | None) -> Any:
+def _client_of_process(pid: int, settings: tuple[str | None, ...]) -> Any:
     # Keyed by pid: a forked child must not share its parent's connections. A new client costs 95 ms.
-    return boto3.client(
+    # A session of its own: the default one keeps the first credentials it saw.
+    return boto3.session.Session().client(
         "s3",
-        endpoint_url=endpoint,
         config=Config(
-            retries={"mode": "standard", "max_attempts": 8},
-            connect_timeout=10,
-            read_timeout=60,
+            # For the parts of a large upload; all else is retried below, where a lost answer is told from a refusal.
+            retries={"mode": "standard", "total_max_attempts": 2},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
             max_pool_connections=32,
             signature_version="s3v4",
             # Path style works everywhere that is not Amazon, and Amazon takes its own bucket names either way.
-            s3={"addressing_style": "path"} if endpoint else {},
+            s3={"addressing_style": "path"} if settings[0] or settings[1] else {},
         ),
     )
 
 
 def client() -> Any:
     with _client_lock:
-        env = os.environ
-        endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
-        return _client_of_process(os.getpid(), endpoint, env.get("AWS_ACCESS_KEY_ID"), env.get("AWS_REGION"))
+        return _client_of_process(os.getpid(), tuple(os.environ.get(name) for name in _VARIABLES))
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
 
 
 class S3Store(Store):
@@ -66,7 +102,7 @@ class S3Store(Store):
 
     def get(self, path: str) -> bytes | None:
         try:
-            return self._call(lambda: client().get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read())
+            return self._call(lambda s3: s3.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read())
         except FileNotFoundError:
             return None
 
@@ -74,57 +110,59 @@ class S3Store(Store):
         if length == 0:
             return b""
         span = f"bytes={start}-{start + length - 1}"
-        return self._call(
-            lambda: client().get_object(Bucket=self.bucket, Key=self._key(path), Range=span)["Body"].read()
-        )
+
+        def request(s3: Any) -> bytes:
+            try:
+                return s3.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)["Body"].read()
+            except ClientError as error:
+                if _status(error) == 416:  # past the end
+                    return b""
+                raise
+
+        return self._call(request)
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         if len(data) > PART_BYTES:
-            import io
-
-            config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
-            self._call(lambda: client().upload_fileobj(io.BytesIO(data), self.bucket, self._key(path), Config=config))
+            self._upload(path, lambda: io.BytesIO(data))
         else:
-            self._call(lambda: client().put_object(Bucket=self.bucket, Key=self._key(path), Body=bytes(data)))
+            self._call(lambda s3: s3.put_object(Bucket=self.bucket, Key=self._key(path), Body=bytes(data)))
 
     def put_file(self, path: str, local: Path) -> None:
-        config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
-        self._call(lambda: client().upload_file(str(local), self.bucket, self._key(path), Config=config))
+        self._upload(path, lambda: local.open("rb"))
+
+    def _upload(self, path: str, opened: Callable[[], BinaryIO]) -> None:
+        def request(s3: Any) -> None:
+            with opened() as source:
+                s3.upload_fileobj(source, self.bucket, self._key(path), Config=TRANSFER)
+
+        self._call(request)
 
     def create(self, path: str, data: bytes) -> bool:
-        for attempt in range(MAX_CREATE_TRIES):
+        def request(s3: Any) -> bool | None:
             try:
-                client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data, IfNoneMatch="*")
+                s3.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, IfNoneMatch="*")
                 return True
             except ClientError as error:
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-                if status == 412:
-                    # boto retries a lost answer by itself and then reports 412: our own bytes mean that we won.
-                    stands = self.get(path)
-                    if stands is not None:
-                        return stands == data
-                elif status == 501:
-                    raise StoreError(
-                        f"{self.url} does not support conditional writes (501): use a server that honours "
-                        "If-None-Match (Amazon S3, SeaweedFS from 4.17, …); `headrace doctor` tests it"
-                    ) from error
-                elif status != 409 and status < 500:
-                    raise self._explain(error) from error
-                last: Exception = error
-            except BotoCoreError as error:
-                last = error
-            time.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))
-        raise self._explain(last) from last
+                if _status(error) != 412:
+                    raise
+            # An answer that was lost is asked for again, and then reads 412: our own bytes mean that we won.
+            stands = self.get(path)
+            return None if stands is None else stands == data
+
+        while True:
+            won = self._call(request)
+            if won is not None:  # else what stood was deleted between the two requests
+                return won
 
     def size(self, path: str) -> int | None:
         try:
-            return self._call(lambda: client().head_object(Bucket=self.bucket, Key=self._key(path))["ContentLength"])
+            return self._call(lambda s3: s3.head_object(Bucket=self.bucket, Key=self._key(path))["ContentLength"])
         except FileNotFoundError:
             return None
 
     def list(self, prefix: str) -> Iterator[Entry]:
         assert prefix == "" or prefix.endswith("/"), prefix
-        skip = len(self.prefix) + 1 if self.prefix else 0
+        skip = len(self._full_prefix(""))
         for page in self._pages(Prefix=self._full_prefix(prefix)):
             for item in page.get("Contents", []):
                 yield Entry(item["Key"][skip:], item["Size"], item["LastModified"].timestamp())
@@ -142,73 +180,118 @@ class S3Store(Store):
     def _pages(self, **arguments: str) -> Iterator[dict]:
         token: dict[str, str] = {}
         while True:
-            page = self._call(lambda: client().list_objects_v2(Bucket=self.bucket, **arguments, **token))  # noqa: B023
+            request = functools.partial(_list_page, self.bucket, {**arguments, **token})
+            page = self._call(request)
             yield page
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, paths: Iterable[str]) -> None:
-        batch: list[dict[str, str]] = []
+        batch: MutableSequence[dict[str, str]] = []
         for path in paths:
             batch.append({"Key": self._key(path)})
-            if len(batch) == 1000:  # the API's limit
+            if len(batch) == DELETE_KEYS:
                 self._delete_batch(batch)
                 batch = []
         if batch:
             self._delete_batch(batch)
 
-    def _delete_batch(self, batch: "list[dict[str, str]]") -> None:
-        answer = self._call(
-            lambda: client().delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
-        )
-        if answer.get("Errors"):
-            first = answer["Errors"][0]
+    def _delete_batch(self, batch: Sequence[dict[str, str]]) -> None:
+        answer = self._call(lambda s3: s3.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}))
+        errors = [error for error in answer.get("Errors", []) if error.get("Code") != "NoSuchKey"]
+        if errors:
+            first = errors[0]
             raise StoreError(f"{self.url}: cannot delete {first['Key']}: {first.get('Message', first.get('Code'))}")
+
+    def leftovers(self) -> Iterator[Entry]:
+        skip = len(self._full_prefix(""))
+        markers: dict[str, str] = {}
+        while True:
+            request = functools.partial(_list_uploads, self.bucket, {"Prefix": self._full_prefix(""), **markers})
+            page = self._call(request)
+            for upload in page.get("Uploads", []):
+                path = f"{upload['Key'][skip:]}?{upload['UploadId']}"
+                yield Entry(path, 0, upload["Initiated"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def discard(self, leftover: Entry) -> None:
+        path, _, upload = leftover.path.rpartition("?")
+        with contextlib.suppress(FileNotFoundError):
+            self._call(lambda s3: s3.abort_multipart_upload(Bucket=self.bucket, Key=self._key(path), UploadId=upload))
 
     def url_of(self, path: str) -> str:
         return f"s3://{self.bucket}/{self._key(path)}"
 
-    def _call(self, request: Any) -> Any:
-        # boto3 retries what the service answers; a body that breaks off half-way is ours to ask for again.
-        for attempt in range(MAX_CREATE_TRIES):
+    def _call(self, request: Callable[[Any], T]) -> T:
+        """Makes the request; what may pass by itself (a lost connection, 409, 429, 5xx) is tried again."""
+        began, tries = time.monotonic(), 0
+        while True:
             try:
-                return request()
+                answer = request(client())
+                _answered.add(_endpoint())
+                return answer
             except ClientError as error:
-                raise self._explain(error) from error
+                if _status(error) < 500:
+                    _answered.add(_endpoint())
+                if not _may_pass(error):
+                    raise self._explain(error) from error
+                last: Exception = error
             except BotoCoreError as error:
+                if not isinstance(error, _TRANSIENT):
+                    raise self._explain(error) from error
                 last = error
-                if attempt + 1 < MAX_CREATE_TRIES and type(error).__name__ in _TRANSIENT:
-                    time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
-                    continue
-                break
-        raise self._explain(last) from last
+            patience = OUTAGE_SECONDS if _endpoint() in _answered else FIRST_CONTACT_SECONDS
+            if time.monotonic() - began > patience:
+                raise self._explain(last) from last
+            time.sleep(random.uniform(0.5, 1) * min(MAX_PAUSE_SECONDS, 0.05 * 2**tries))
+            tries += 1
 
     def _explain(self, error: Exception) -> OSError:
+        keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code", "")
-            if code in {"NoSuchKey", "404"}:
+            if code in {"NoSuchKey", "NoSuchUpload", "404"}:
                 return FileNotFoundError(f"{self.url}: no such object")
+            denied = f"access denied: allow Get, Put, Delete and List on bucket {self.bucket!r}, and check the keys"
             advice = {
                 "NoSuchBucket": f"there is no bucket {self.bucket!r}: create it, or name another with --store",
-                "InvalidAccessKeyId": "the access key is unknown: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                "InvalidAccessKeyId": f"the access key is not known there: {keys}",
                 "SignatureDoesNotMatch": "the secret key is wrong: set AWS_SECRET_ACCESS_KEY",
-                "AccessDenied": f"access denied: allow Get, Put, Delete and List on bucket {self.bucket!r}",
-                "403": f"access denied: allow Get, Put, Delete and List on bucket {self.bucket!r}",
+                "ExpiredToken": "the session token has expired: get a new one and set AWS_SESSION_TOKEN",
+                "RequestTimeTooSkewed": "this machine's clock is wrong: set it (NTP)",
+                "PermanentRedirect": "the bucket is in another region: set AWS_REGION",
+                "AccessDenied": denied,
+                "403": denied,
+                "NotImplemented": "the server does not support a request that is needed here: use one that honours "
+                "If-None-Match (Amazon S3, SeaweedFS from 4.17, …); `headrace doctor` tests it",
             }.get(code, f"{error}")
             return StoreError(f"{self.url}: {advice}")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
-        if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
-            return StoreError(f"{self.url}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-        return StoreError(f"{self.url}: cannot reach {endpoint} ({error}): check AWS_ENDPOINT_URL and the network")
+        if isinstance(error, boto_errors.NoCredentialsError | boto_errors.PartialCredentialsError):
+            return StoreError(f"{self.url}: no credentials: {keys}")
+        if isinstance(error, _TRANSIENT):
+            return StoreError(
+                f"{self.url}: {_endpoint()} cannot be reached ({error}): check AWS_ENDPOINT_URL and the network"
+            )
+        return StoreError(f"{self.url}: {error}: check the AWS_… variables")
 
 
-_TRANSIENT = {
-    "ReadTimeoutError",
-    "ConnectTimeoutError",
-    "ConnectionClosedError",
-    "EndpointConnectionError",
-    "IncompleteReadError",
-    "ResponseStreamingError",
-    "HTTPClientError",
-}
+def _list_page(bucket: str, arguments: dict[str, str], s3: Any) -> dict:
+    return s3.list_objects_v2(Bucket=bucket, **arguments)
+
+
+def _list_uploads(bucket: str, arguments: dict[str, str], s3: Any) -> dict:
+    return s3.list_multipart_uploads(Bucket=bucket, **arguments)
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _may_pass(error: ClientError) -> bool:
+    status = _status(error)
+    if status == 501:
+        return False
+    return status in {409, 429} or status >= 500 or error.response.get("Error", {}).get("Code") in _TRANSIENT_CODES

@@ -5,11 +5,15 @@ A path is relative to the store's root, with "/" between parts. Two stores exist
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class StoreError(OSError):
@@ -30,7 +34,7 @@ class Store(ABC):
 
     url: str
 
-    # How many requests `get_many` keeps under way: one disk gains nothing, a network store almost everything.
+    # How many requests are kept under way: one disk gains nothing, a network store almost everything.
     concurrency = 1
 
     @abstractmethod
@@ -39,7 +43,7 @@ class Store(ABC):
 
     @abstractmethod
     def get_range(self, path: str, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer at the object's end. FileNotFoundError if absent."""
+        """`length` bytes from `start`; fewer at the object's end, none past it. FileNotFoundError if absent."""
 
     @abstractmethod
     def put(self, path: str, data: bytes | memoryview) -> None:
@@ -67,7 +71,10 @@ class Store(ABC):
 
     @abstractmethod
     def folders(self, prefix: str) -> Sequence[str]:
-        """Names of the folders directly below the folder `prefix`, sorted."""
+        """Names of the folders directly below the folder `prefix`, sorted.
+
+        A server may go on showing a folder whose last object was deleted (SeaweedFS does): ask for objects to be sure.
+        """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:
@@ -81,27 +88,32 @@ class Store(ABC):
         """The object's own local file, where the store has such."""
         return None
 
+    @abstractmethod
+    def leftovers(self) -> Iterator[Entry]:
+        """What interrupted writes left behind and no listing shows: temporary files, unfinished uploads."""
+
+    @abstractmethod
+    def discard(self, leftover: Entry) -> None:
+        """Deletes one of `leftovers`; it is no error if it is gone already."""
+
     def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         """`create` for several records at once; a store may share the cost between them."""
-        return [self.create(path, data) for path, data in records]
+        return self._concurrently(lambda record: self.create(*record), records)
 
     def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
         """`get` of many objects, in the order of `paths`."""
-        if self.concurrency == 1 or len(paths) < 2:
-            return [self.get(path) for path in paths]
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(self.get, paths))
+        return self._concurrently(self.get, paths)
+
+    def _concurrently(self, function: Callable[[A], B], items: Sequence[A]) -> Sequence[B]:
+        if self.concurrency == 1 or len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(min(self.concurrency, len(items))) as pool:
+            return list(pool.map(function, items))
 
 
 def check_path(path: str) -> str:
     """The path itself, if it stays inside the store."""
-    parts = path.split("/")
-    if (
-        path.startswith("/")
-        or "\0" in path
-        or any(part in {"", ".", ".."} for part in parts[:-1])
-        or parts[-1] in {".", ".."}
-    ):
+    if path.startswith("/") or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
         raise ValueError(f"{path!r} is not a path inside a store; use names separated by single slashes")
     return path
 

@@ -1,5 +1,6 @@
 """Where batches of shards run: in this process, or as Ray tasks."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,9 @@ class Finished:
     ticket: int
     result: Any = None
     lost: str | None = None
+    """Why the worker is gone."""
+    blameless: bool = False
+    """The worker was lost with its machine, so that nothing it worked on can be the cause."""
 
 
 class Executor(ABC):
@@ -68,7 +72,7 @@ class RayExecutor(Executor):
         import ray
 
         if not ray.is_initialized():
-            ray.init(log_to_driver=True, configure_logging=True, logging_level="warning")
+            ray.init(log_to_driver=True, configure_logging=True, logging_level=logging.WARNING)
         self._ray = ray
         self._resources = resources
         # More than 64 in flight only lengthens the driver's queue on one head; large groups need two a worker.
@@ -78,13 +82,14 @@ class RayExecutor(Executor):
     def start(self, function: Callable[[Any, Any], Any], context: Any) -> None:
         memory = self._resources.memory_gb
         self._context = self._ray.put(context)
+        options: dict[str, Any] = {} if memory is None else {"memory": int(memory * 2**30)}
         self._task = self._ray.remote(
             num_cpus=self._resources.cpus,
             num_gpus=self._resources.gpus,
-            memory=None if memory is None else int(memory * 2**30),
             # Lost workers are retried by the fan-out, on its own budget and shard by shard.
             max_retries=0,
             scheduling_strategy="SPREAD",
+            **options,
         )(function)
 
     def submit(self, ticket: int, batch: Any) -> None:
@@ -103,7 +108,9 @@ class RayExecutor(Executor):
             except (self._ray.exceptions.RayTaskError, self._ray.exceptions.RaySystemError):
                 raise  # `function` catches what its shards raise: this is our own defect
             except self._ray.exceptions.RayError as error:
-                finished.append(Finished(ticket, lost=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                suspects = (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError)
+                finished.append(Finished(ticket, lost=reason, blameless=not isinstance(error, suspects)))
         return finished
 
     def cancel(self) -> None:

@@ -12,7 +12,7 @@ from ray_jobs.checkpoint.manifest import Quarantined
 from ray_jobs.checkpoint.shards import OutputFile, Receipt, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.executor import Executor, RayExecutor
-from ray_jobs.cluster.fan_out import Limits, Stage, fan_out, publish, read_receipts, write_shard
+from ray_jobs.cluster.fan_out import Limits, Stage, fan_out, publish, read_receipt, read_receipts, write_shard
 
 C = TypeVar("C")
 
@@ -112,10 +112,12 @@ class NodeOutput:
     def standing(self, stage: str, shard: int = 0) -> Receipt | None:
         """The shard's receipt, if it is done: a resumed job skips that work."""
         self._began.setdefault(stage, (time.monotonic(), 0.0))
-        data = self.store.get(self.node_path.receipt(stage, shard))
-        if data is None:
+        receipt = read_receipt(self.store, self.node_path, stage, shard)
+        if receipt is None:
             return None
-        receipt = Receipt.model_validate_json(data)
+        if any(self.store.size(file.path) != file.bytes for file in receipt.files):
+            self.store.delete([self.node_path.receipt(stage, shard)])
+            return None
         self.receipts[stage, shard] = receipt
         return receipt
 

@@ -1,5 +1,6 @@
 """Running one node to its commit: the protocol, from lease to manifest. Ray only enters through the executor."""
 
+import contextlib
 import importlib
 import json
 import logging
@@ -7,7 +8,7 @@ import resource
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from configs.base import Resources
@@ -69,42 +70,40 @@ def run_node(
     payload = request.payload(kind)
     path = NodePath(request.node, key_of(payload))
     attempt = secrets.token_hex(6)
-    standing = finished_manifest(store, path)
-    if standing is not None:
-        log.info("%s is done already (attempt %s)", path.root, standing.attempt)
-        return standing
-    lease = Lease(store, path.lease, attempt, request.submission)
-    if not lease.acquire(lambda: store.size(path.manifest) is not None, _tell_of_holder):
-        manifest = finished_manifest(store, path)
-        if manifest is not None:
-            return manifest
-    with lease:
-        return _compute(store, request, kind, payload, path, attempt, lease, executor_of or _executor_of)
+    reads = tuple(NodePath(upstream.node, upstream.key).root for upstream in request.inputs.values())
+    while (standing := finished_manifest(store, path)) is None:
+        lease = Lease(store, path.lease, attempt, request.submission, reads)
+        if not lease.acquire(lambda: finished_manifest(store, path) is not None, _tell_of_holder):
+            continue
+        with lease:
+            if finished_manifest(store, path) is not None:  # the holder we waited for committed it and went
+                continue
+            _withdraw_damaged(store, path)
+            return _compute(store, request, kind, payload, path, attempt, lease, executor_of or _executor_of)
+    log.info("%s is done already (attempt %s)", path.root, standing.attempt)
+    return standing
 
 
 def finished_manifest(store: Store, path: NodePath) -> Manifest | None:
-    """The node's manifest if all its outputs are there. Where some are not, it is withdrawn together with the receipts
-    of what is missing, in the order of garbage collection, so that exactly that is computed again."""
+    """The node's manifest if all its outputs are there."""
+    manifest = read_manifest(store, path)
+    return None if manifest is None or missing_outputs(store, manifest) else manifest
+
+
+def _withdraw_damaged(store: Store, path: NodePath) -> None:
+    """Only under the lease: another attempt may have mended the node since its damage was seen."""
     manifest = read_manifest(store, path)
     if manifest is None:
-        return None
+        return
     missing = missing_outputs(store, manifest)
-    if not missing:
-        return manifest
-    log.warning(
-        "%s: %d outputs are missing or damaged (%s): computing them again",
-        path.root,
-        len(missing),
-        missing[0],
-    )
-    withdraw(store, manifest, {line.split(" is ")[0] for line in missing})
-    return None
+    log.warning("%s: computing %d missing or damaged outputs again (%s)", path.root, len(missing), missing[0])
+    withdraw(store, path, {output.file.path for output in missing})
 
 
-def withdraw(store: Store, manifest: Manifest, paths: set[str]) -> None:
-    """Takes back the manifest, then the receipts of the outputs at `paths`: the next run computes just these."""
-    store.delete([manifest.path.manifest])
-    store.delete([manifest.path.receipt(file.stage, file.shard) for file in manifest.outputs if file.path in paths])
+def withdraw(store: Store, path: NodePath, data: Iterable[str]) -> None:
+    """Takes back the manifest, then the receipts of the objects at `data`: the next run computes just these."""
+    store.delete([path.manifest])
+    store.delete({path.receipt_of(file) for file in data})
 
 
 def _kind_of(request: NodeRequest) -> NodeKind:
@@ -144,7 +143,7 @@ def _compute(
     lease: Lease,
     executor_of: Callable[[Resources], Executor],
 ) -> Manifest:
-    started, began = time.time(), time.monotonic()
+    started, began, cpu_began = time.time(), time.monotonic(), _own_cpu_seconds()
     spec = kind.spec.model_validate(request.spec)
     resources = Resources.model_validate(request.resources)
     inputs = {slot: Checkpoint.open(store, upstream.node, upstream.key) for slot, upstream in request.inputs.items()}
@@ -162,8 +161,10 @@ def _compute(
     try:
         outcome: Outcome = getattr(importlib.import_module(module), function)(spec, inputs, output, resources)
     except BaseException as error:
-        output.flush()
-        output.record("failed.json", {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
+        failure = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        with contextlib.suppress(OSError):  # where the store is away, that is the error to report
+            output.flush()
+            output.record("failed.json", failure)
         raise
     output.flush()
     manifest = _manifest(request, kind, payload, path, attempt, inputs, output, outcome, resources)
@@ -171,7 +172,7 @@ def _compute(
         update={
             "started": started,
             "seconds": round(time.monotonic() - began, 3),
-            "cpu_seconds": round(manifest.cpu_seconds + _own_cpu_seconds(), 3),
+            "cpu_seconds": round(manifest.cpu_seconds + _own_cpu_seconds() - cpu_began, 3),
             "gpu_seconds": round(resources.gpus * resources.workers * (time.monotonic() - began), 3),
         }
     )
@@ -204,6 +205,7 @@ def _manifest(
             slot: InputRef(node=upstream.node, key=upstream.key, content_digest=upstream.manifest.content_digest)
             for slot, upstream in inputs.items()
         },
+        output_stages=outcome.outputs,
         outputs=tuple(file for receipt in published for file in receipt.files),
         counters=counters,
         metrics=outcome.metrics,
@@ -226,7 +228,18 @@ def _own_cpu_seconds() -> float:
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
-    """Publishes the manifest create-only; where another attempt was first, what stands is adopted."""
+    """Publishes the manifest create-only; where another attempt was first, what stands is adopted.
+
+    Raises:
+        NodeFailed: outputs vanished while the node was computed.
+    """
+    missing = missing_outputs(store, manifest)
+    if missing:
+        withdraw(store, manifest.path, {output.file.path for output in missing})
+        raise NodeFailed(
+            f"{len(missing)} outputs vanished while the node was computed ({missing[0]}): find what deletes from "
+            f"{store.url}, then run again: only these are computed"
+        )
     if store.create(manifest.path.manifest, manifest.to_json()):
         return manifest
     data = store.get(manifest.path.manifest)

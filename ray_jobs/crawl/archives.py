@@ -156,8 +156,8 @@ def s3_call(url: str, operation: str, **arguments: Any) -> Any:
     from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
     advice = (
-        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any AWS account's will do for s3://commoncrawl), or read Common "
-        "Crawl without an account by base_url https://data.commoncrawl.org"
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any AWS account's will do for s3://commoncrawl), or read "
+        "Common Crawl without an account by base_url https://data.commoncrawl.org"
     )
     try:
         return getattr(s3_client(), operation)(**arguments)
@@ -170,5 +170,5 @@ def s3_call(url: str, operation: str, **arguments: Any) -> Any:
         if status in {401, 403}:
             raise ValueError(f"{url} may not be read with these credentials (status {status}): {advice}") from error
         if status == 404:
-            raise ValueError(f"{url} does not exist: check bucket and key, for Common Crawl the crawl's name") from error
+            raise ValueError(f"{url} does not exist: check bucket and key (for Common Crawl its name)") from error
         raise

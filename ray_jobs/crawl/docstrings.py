@@ -18,12 +18,12 @@ from pathlib import Path
 from ray_jobs.crawl.operations import scattered
 from ray_jobs.crawl.site import NUM_SIBLINGS, Page, render
 
-DOCUMENTED_PACKAGES = ("numpy", "pyarrow", "fsspec", "pydantic", "rich", "numba", "boto3", "prefect")
+DOCUMENTED_PACKAGES = ("numpy", "pyarrow", "fsspec", "pydantic", "rich", "numba", "boto3", "prefect", "ray")
 """Direct dependencies with prose in their docstrings, by the name under which they are installed and imported."""
 
-MIN_DOCSTRING_WORDS = 100
-MAX_SOURCE_BYTES = 150_000
-"""Beyond it a module is mostly tables or generated, and parsing it takes longer than a page is worth."""
+MIN_DOCSTRING_WORDS = 75
+MAX_SOURCE_BYTES = 50_000
+"""Parsing is most of the time that a page takes; longer modules are left out."""
 
 # Jokes, an editor, converters and tests of the standard library are not documentation.
 _LEFT_OUT = frozenset({"antigravity", "this", "idlelib", "lib2to3", "turtledemo", "test", "tests", "testing", "vendor"})
@@ -113,8 +113,6 @@ def _prose(text: str) -> str:
     """Paragraphs of a docstring: indented ones and doctests as they are, others as flowing text."""
     blocks = [block for block in re.split(r"\n\s*\n", inspect.cleandoc(text)) if block.strip()]
     return "\n".join(
-        f"<pre>{escape(block)}</pre>"
-        if block.startswith((" ", ">>>"))
-        else f"<p>{escape(' '.join(block.split()))}</p>"
+        f"<pre>{escape(block)}</pre>" if block.startswith((" ", ">>>")) else f"<p>{escape(' '.join(block.split()))}</p>"
         for block in blocks
     )

@@ -2,17 +2,20 @@
 
 Common Crawl's HTTPS answers 403 and 503 when it is asked too fast. Such answers, 429, other 5xx and lost connections
 are tried again: exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture
-Blog, 2015), no sooner than Retry-After says, for all threads of a client together, within a budget of attempts and time.
+Blog, 2015), no sooner than Retry-After says, for all threads of a client together, within a budget of attempts and
+time.
 """
 
 import contextlib
 import email.utils
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cache
 
 import httpx
 
@@ -75,6 +78,7 @@ class HttpClient:
         # Spread over clients, which would otherwise come back together; it decides no output.
         self._random = random.Random()
         self._client = httpx.Client(
+            verify=_tls(),
             timeout=httpx.Timeout(timeout_s, connect=10.0),
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
             follow_redirects=False,
@@ -130,7 +134,7 @@ class HttpClient:
             Refused, Unavailable: as `get`; also while reading.
         """
         if max_bytes is not None and resource.size > max_bytes:
-            raise Refused(f"{resource.url} has {resource.size} bytes, expected at most {max_bytes}: is it the right URL?")
+            raise Refused(f"{resource.url} has {resource.size} bytes, at most {max_bytes} were expected: check the URL")
         return ResumingReader(
             lambda position: self._body(resource, position),
             resource.size,
@@ -160,7 +164,7 @@ class HttpClient:
                 _check_unchanged(resource, response)
                 # A server that knows no ranges begins anew.
                 skip = start if response.status_code == 200 else 0
-                for chunk in response.iter_raw(1 << 18):
+                for chunk in response.iter_raw():
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue
@@ -212,7 +216,10 @@ class HttpClient:
             raise Refused(f"{source} redirects to {target}: only http and https are followed")
         if source.scheme == "https" and target.scheme == "http":
             raise Refused(f"{source} redirects to unencrypted {target}: name the URL that you mean")
-        if (target.host, target.port) != (source.host, source.port) and target.host.lower() not in self._allowed_hosts:
+        if (target.host, target.port) != (
+            source.host,
+            source.port,
+        ) and target.host.lower() not in self._allowed_hosts:
             raise Refused(
                 f"{source} redirects to another host, {target.host}: if you trust it, add it to allowed_hosts of "
                 "the snapshot"
@@ -227,6 +234,12 @@ class HttpClient:
             wait = self._not_before - time.monotonic()
         if wait > 0:
             self._sleep(wait)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificates takes 22 ms, once a process."""
+    return httpx.create_ssl_context()
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:
@@ -272,7 +285,9 @@ def _refuse(url: str, response: httpx.Response) -> None:
         return
     response.close()
     if status in {404, 410}:
-        raise Refused(f"{url} does not exist (status {status}): check the name, for Common Crawl the crawl's and base_url")
+        raise Refused(
+            f"{url} does not exist (status {status}): check it, for Common Crawl the crawl's name and base_url"
+        )
     if status == 401:
         raise Refused(f"{url} wants credentials (status 401): name files that can be read without, or use s3://")
     raise Refused(f"{url} answered with status {status}: check the URL")
@@ -283,5 +298,5 @@ def _advice(url: str, complaint: str, attempts: int, spent: float, retry_after: 
     if retry_after is not None:
         message += f"; the server asks to come back in {retry_after:.0f} s"
     if "403" in complaint:
-        message += ". 403 is either a name that does not exist or too many requests: check the name, lower resources.workers"
+        message += ". It is a name that does not exist or too many requests: check the name, lower resources.workers"
     return message + ", and run again later: what is done is kept"

@@ -21,17 +21,15 @@ from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
 
 ARCHIVE = "crawl.warc.gz"
+JUDGED_TOGETHER = 256
 
 
-def snapshot(
-    spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources
-) -> Outcome:
+def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
     """Makes the documentation crawl's archives. Pinned archives of others are listed in the spec and not copied."""
     content = spec.content
     if isinstance(content, PinnedArchives):
         total = sum(file.size for file in content.files)
         return Outcome(("archives",), {}, {"archives": len(content.files), "archive_bytes": total})
-    _check_versions(content)
     shards = [{"file": file} for file in range(content.num_files)]
     receipts = output.fan_out("archives", shards, make_archive, content)
     total = sum(file.bytes for receipt in receipts for file in receipt.files)
@@ -39,11 +37,19 @@ def snapshot(
 
 
 def make_archive(shard: dict[str, Any], content: PinnedDocumentation) -> ShardOutput:
-    """Crawls one file's share of the documentation site."""
+    """Crawls one file's share of the documentation site.
+
+    Raises:
+        UserError: this worker's environment is not the one that was pinned, or holds too few pages.
+    """
     from ray_jobs.crawl.crawler import crawl
     from ray_jobs.crawl.site import pages_of
 
-    pages = list(pages_of(content, shard["file"]))
+    _check_versions(content)
+    try:
+        pages = list(pages_of(content, shard["file"]))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     archive = crawl(pages, f"documentation-{shard['file']:05d}.warc.gz")
     return ShardOutput({ARCHIVE: File(archive, rows=len(pages))}, {"pages": len(pages)})
 
@@ -55,10 +61,10 @@ def _check_versions(content: PinnedDocumentation) -> None:
 
     here = installed_versions() | {"generator": str(GENERATOR)}
     pinned = content.versions | {"generator": str(content.generator)}
-    differing = [f"{name} {pinned.get(name)} (here {here.get(name)})" for name in here if here[name] != pinned.get(name)]
+    differing = [f"{name} {pinned.get(name)} (here {here[name]})" for name in here if here[name] != pinned.get(name)]
     if differing:
         raise UserError(
-            f"the documentation crawl was pinned with {', '.join(differing)}, on {platform.node()} that cannot be made: "
+            f"the documentation crawl was pinned with {', '.join(differing)}, which {platform.node()} does not have: "
             "pin it again with --refresh, or install the pinned versions"
         )
 
@@ -100,16 +106,26 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
         Changed: the archive is not the one that was pinned, or is gone.
         ConnectionError: its server does not answer.
     """
-    from ray_jobs.crawl.documents import document_of
+    from ray_jobs.crawl.documents import Document, document_of, judge_all
     from ray_jobs.crawl.records import NOT_DOCUMENTS, Faults, read_records
     from ray_jobs.crawl.tables import Tables
 
     faults, types = Faults(), Counter[str]()
     tables = Tables(f"{context.crawl}/{shard['file']:05d}")
+    unjudged: list[Document] = []
+
+    def judge_unjudged() -> None:
+        judge_all(unjudged, context.spec)
+        tables.add(unjudged)
+        unjudged.clear()
+
     for record in read_records(_archive_of(shard, context), context.spec.max_bytes, faults):
         types[f"records.{record.type}"] += 1
         if record.type not in NOT_DOCUMENTS or record.fault is not None:
-            tables.add(document_of(record, context.spec))
+            unjudged.append(document_of(record, context.spec))
+        if len(unjudged) == JUDGED_TOGETHER:
+            judge_unjudged()
+    judge_unjudged()
     counters = {
         "archives": 1,
         "archive_truncated": faults.truncated,

@@ -15,7 +15,7 @@ from typing import Any
 from ray_jobs.crawl.site import NUM_SIBLINGS, Page, render
 
 OPERATIONS_A_ROUND = 4
-"""So many operations of a service before the next service's turn: enough for near-duplicates, few enough for variety."""
+"""So many operations of a service before the next one's turn: enough for near-duplicates, few enough for variety."""
 
 
 def operation_pages(first: int, step: int) -> Iterator[Page]:

@@ -97,8 +97,8 @@ def decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
 def join_chunks(body: bytes) -> bytes:
     """The content of a chunked body (RFC 9112, 7.1).
 
-    A body that does not begin with a chunk is returned as it is: a crawler joined its chunks and left the header. A body
-    whose chunks go wrong later ends there.
+    A body that does not begin with a chunk is returned as it is: a crawler joined its chunks and left the header. A
+    body whose chunks go wrong later ends there.
     """
     parts, position = [], 0
     while size := CHUNK_SIZE.match(body, position):
@@ -162,8 +162,8 @@ def _read(reader: BrotliReader | ZstdReader, max_bytes: int) -> bytes:
 def decode_text(body: bytes, content_type: str) -> str:
     """The body's characters, NULs removed; bytes that are none become U+FFFD.
 
-    Valid UTF-8 that is not plain ASCII is UTF-8, whatever it is called: text in another encoding is practically never valid
-    by chance. Else the byte order mark, the Content-Type, the page's <meta> and its statistics are asked, in this order.
+    Valid UTF-8 is UTF-8, whatever it is called: text in another encoding is practically never valid by chance. Else
+    the byte order mark, the Content-Type, the page's <meta> and its statistics are asked, in this order.
     """
     if b"\0" in body and not body.startswith((b"\xff\xfe", b"\xfe\xff")) and "utf-16" not in content_type.lower():
         body = body.replace(b"\0", b"")
@@ -186,4 +186,9 @@ def _encoding_of(body: bytes, content_type: str) -> str:
         encoding = map_encoding_to_html5(named.group(1), fallback_utf8=False)
         if encoding is not None:
             return encoding
-    return detect_encoding(body, max_len=DETECTED_BYTES, from_html_meta=True) or "utf-8"
+    encoding = detect_encoding(body, max_len=DETECTED_BYTES, from_html_meta=True) or "utf-8"
+    if encoding == "utf-8" and detect_encoding(body, DETECTED_BYTES, html5_compatible=False) == "mac-cyrillic":
+        # Which the web does not use: the detector takes Russian in windows-1251 for it, whose small letters are the
+        # same, and replaces it by UTF-8 for browsers' sake.
+        return "cp1251"
+    return encoding

@@ -57,7 +57,7 @@ def _pin_common_crawl(source: CommonCrawl, progress: Progress | None) -> Snapsho
     try:
         names = gzip.decompress(_read(listing, source.allowed_hosts)).decode().split()
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{listing} is no gzipped list of paths ({error}): check base_url and the crawl's name") from error
+        raise ValueError(f"{listing} is no gzipped list of paths ({error}): check base_url and name") from error
     wrong = next((name for name in names if "://" in name or name.startswith("/") or ".." in name.split("/")), None)
     if wrong is not None:
         raise ValueError(f"{listing} names {wrong!r}, which is not relative to {base}: it is no Common Crawl listing")
@@ -72,9 +72,7 @@ def _pin_urls(source: ArchiveUrls, progress: Progress | None) -> SnapshotSpec:
     return _snapshot(source.name, list(urls), source.allowed_hosts, progress)
 
 
-def _snapshot(
-    crawl: str, urls: list[str], allowed_hosts: tuple[str, ...], progress: Progress | None
-) -> SnapshotSpec:
+def _snapshot(crawl: str, urls: list[str], allowed_hosts: tuple[str, ...], progress: Progress | None) -> SnapshotSpec:
     files = []
     with ThreadPoolExecutor(PIN_CONNECTIONS) as pool:
         for file in pool.map(lambda url: describe(url, allowed_hosts), urls):
@@ -113,7 +111,8 @@ def _expand(pattern: str) -> list[str]:
         found: Iterable[str] = _expand_s3(pattern)
     else:
         local = str(archives.local_path(pattern).expanduser())
-        found = (path for path in glob.glob(local, recursive=True) if Path(path).is_file())
+        paths = glob.glob(local, recursive=True)  # noqa: PTH207 - absolute patterns
+        found = (path for path in paths if Path(path).is_file())
     names = sorted(found)
     if not names:
         raise ValueError(f"no file matches {pattern}: check the path and its wildcards")
@@ -122,7 +121,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _expand_s3(pattern: str) -> Iterable[str]:
     bucket, key_pattern = archives.split_s3(pattern)
-    prefix = key_pattern[: WILDCARD.search(key_pattern).start()] if WILDCARD.search(key_pattern) else key_pattern
+    prefix = WILDCARD.split(key_pattern, maxsplit=1)[0]
     token: dict[str, str] = {}
     while True:
         page = archives.s3_call(pattern, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)

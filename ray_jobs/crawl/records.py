@@ -16,7 +16,9 @@ from fastwarc import ArchiveIterator, WarcRecord
 from ray_jobs.crawl.archives import Archive, Stream
 
 # Where a record may begin: a member of gzip, zstd or lz4, or a plain record's version line after a record's end.
-RECORD_START = re.compile(rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|(?<=\r\n\r\n)WARC/[01]\.|(?<=\n\n)WARC/[01]\.")
+RECORD_START = re.compile(
+    rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|(?<=\r\n\r\n)WARC/[01]\.|(?<=\n\n)WARC/[01]\."
+)
 SCAN_BYTES = 1 << 20
 PROBE_BYTES = 1 << 17
 """A record's headers, at most 32 KiB of them, decompress from fewer."""
@@ -32,8 +34,8 @@ class Record:
     """One record, read whole."""
 
     offset: int
-    """Where it begins in the archive, in bytes as they are stored. Rises from record to record: where a file is compressed
-    as a whole, records have no place of their own in it, and get the least offset that is left."""
+    """Where it begins in the archive, in bytes as they are stored. Rises from record to record: where a file is
+    compressed as a whole, records have no place of their own in it, and get the least offset that is left."""
     type: str
     """warcinfo, request, response, resource, metadata, revisit, conversion, continuation or unknown."""
     url: str

@@ -8,7 +8,7 @@ class Changed(ValueError):
 
     def __init__(self, url: str, how: str):
         super().__init__(
-            f"{url} changed since it was pinned: {how}. Pin the crawl again with --refresh; its nodes will have new keys"
+            f"{url} changed since it was pinned: {how}. Pin the crawl again with --refresh; its nodes get new keys"
         )
 
 

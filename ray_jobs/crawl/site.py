@@ -66,7 +66,9 @@ def _share(total: int, num_files: int, file: int) -> int:
 
 def _check_enough(what: str, found: int, wanted: int, field: str) -> None:
     if found < wanted:
-        raise ValueError(f"a file should hold {wanted} {what}, its share has {found}: lower snapshot.documentation.{field}")
+        raise ValueError(
+            f"a file should hold {wanted} {what}, its share has {found}: lower snapshot.documentation.{field}"
+        )
 
 
 def render(title: str, section: str, main: str, siblings: Iterable[tuple[str, str]]) -> bytes:
@@ -111,7 +113,9 @@ _TEMPLATE = """<!DOCTYPE html>
 </main>
 </div>
 <footer class="site-footer"><nav><ul>
-<li><a href="/about.html">About</a></li><li><a href="/privacy.html">Privacy</a></li><li><a href="/terms.html">Terms</a></li>
+<li><a href="/about.html">About</a></li>
+<li><a href="/privacy.html">Privacy</a></li>
+<li><a href="/terms.html">Terms</a></li>
 </ul></nav><p>Cookie preferences | Contact us | All rights reserved</p></footer>
 </body>
 </html>

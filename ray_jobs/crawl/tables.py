@@ -1,6 +1,7 @@
 """What filter writes of one archive: the documents kept, and the audit of all that entered."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -53,7 +54,11 @@ class Tables:
         self._languages: Counter[str] = Counter()
         self._samples: dict[str, list[dict[str, str]]] = {}
 
-    def add(self, document: Document) -> None:
+    def add(self, documents: Iterable[Document]) -> None:
+        for document in documents:
+            self._add(document)
+
+    def _add(self, document: Document) -> None:
         record, scores, verdict = document.record, document.scores, document.verdict
         row = {
             "id": f"{self._prefix}/{record.offset:012d}",
@@ -101,4 +106,7 @@ class Tables:
 
     def info(self) -> dict[str, Any]:
         """For the report: languages found, and the first of what was kept and of what each rule dropped."""
-        return {"languages": dict(sorted(self._languages.items())), "samples": dict(sorted(self._samples.items()))}
+        return {
+            "languages": dict(sorted(self._languages.items())),
+            "samples": dict(sorted(self._samples.items())),
+        }

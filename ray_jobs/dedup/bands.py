@@ -27,8 +27,8 @@ class BandPlan:
 def plan_bands(jaccard: float, recall: float, num_permutations: int) -> BandPlan:
     """The plan with the fewest needless candidates that proposes a pair at `jaccard` with probability `recall` or more.
 
-    Candidates are verified afterwards, so a false one costs time only: recall is the constraint, selectivity the aim. More
-    rows a band are more selective; 112 permutations, 0.8 and 0.9 give 14 bands of 8 rows.
+    Candidates are verified afterwards, so a false one costs time only: recall is the constraint, selectivity the aim.
+    More rows a band are more selective; 112 permutations, 0.8 and 0.9 give 14 bands of 8 rows.
 
     Raises:
         ValueError: no plan of so few permutations reaches the recall.

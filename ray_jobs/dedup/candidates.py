@@ -1,8 +1,8 @@
 """Which documents may be duplicates of one another: groups of equal hashes, joined into components.
 
-A component is all documents that a chain of equal exact hashes or equal bands connects. It deletes nothing by itself (a chain
-of near-duplicates joins documents that share nothing); it says which documents must be compared, and lets components be
-compared apart from one another.
+A component is all documents that a chain of equal exact hashes or equal bands connects. It deletes nothing by itself (a
+chain of near-duplicates joins documents that share nothing); it says which documents must be compared, and lets
+components be compared apart from one another.
 
 Equal keys are found by sorting integers that hold the key's upper bits and the document's number in the lower ones: one
 sort of 8 bytes a document a band, no table of lists. With d documents, 64 - ⌈log2 d⌉ bits of the key are left; the few
@@ -45,7 +45,8 @@ def components(
 
 
 def _pack_and_sort(keys: npt.NDArray[np.uint64], numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], int]:
-    """Sorted (upper bits of keys[number] ‖ number) of the given ascending documents, and how many bits the number takes."""
+    """Sorted (upper bits of keys[number] ‖ number) of the given ascending documents, and how many bits the number
+    takes."""
     bits = max(1, (len(keys) - 1).bit_length()) if len(keys) else 1
     packed = np.empty(len(numbers), dtype=np.uint64)
     # Four documents a bucket: the table of buckets still fits a core's cache at ten million.
@@ -71,12 +72,12 @@ def _pack_by_bucket(
         ends[bucket + 1] += ends[bucket]
     for i in range(len(numbers)):
         key = keys[numbers[i]]
-        bucket = np.int64(key >> shift)
-        packed[ends[bucket]] = (key & high) | numbers[i]
-        ends[bucket] += 1
+        target = np.int64(key >> shift)
+        packed[ends[target]] = (key & high) | numbers[i]
+        ends[target] += 1
     start = 0
     for bucket in range(1 << bucket_bits):
-        end = ends[bucket]
+        end = int(ends[bucket])
         if end - start > 32:  # popular keys
             packed[start:end].sort()
         else:
@@ -114,7 +115,7 @@ def _first_of_equal(
 
 
 @numba.njit(cache=True)
-def _root(parents: npt.NDArray[np.int64], i: int) -> int:  # pragma: no cover
+def _root(parents: npt.NDArray[np.int64], i: np.int64) -> np.int64:  # pragma: no cover
     while parents[i] != i:
         parents[i] = parents[parents[i]]
         i = parents[i]
@@ -138,4 +139,4 @@ def _join_equal(packed: npt.NDArray[np.uint64], bits: int, parents: npt.NDArray[
 @numba.njit(cache=True)
 def _flatten(parents: npt.NDArray[np.int64]) -> None:  # pragma: no cover
     for i in range(len(parents)):
-        parents[i] = _root(parents, i)
+        parents[i] = _root(parents, np.int64(i))

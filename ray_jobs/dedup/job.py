@@ -1,13 +1,13 @@
 """The dedup node: drops exact and near-duplicates, and says of each what it duplicates.
 
-    signatures  a shard for every input file: exact hash, band keys and MinHash signature of each document
-    clusters    one shard: sorts one band at a time, joins what agrees into components, and lists the members of components
+    signatures  a shard for every input file: exact hash, band keys and MinHash signature of each document clusters
+    one shard: sorts one band at a time, joins what agrees into components, and lists the members of components
                 of two and more, in partitions of bounded size that cut no component
     duplicates  a shard for every partition: compares candidates and applies the rule of `verify.py`
     documents   a shard for every input file: the documents that are kept, and an audit of all
 
-Only `clusters` sees the whole corpus, in about 8 · (bands + 6) bytes a document and its id; texts and signatures are held a
-partition at a time. Documents are ordered by their id, which is the order of (crawl, file, offset).
+Only `clusters` sees the whole corpus, in about 8 · (bands + 6) bytes a document and its id; texts and signatures are
+held a partition at a time. Documents are ordered by their id, which is the order of (crawl, file, offset).
 """
 
 from collections import Counter
@@ -65,8 +65,8 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     files = tuple(source.files("documents.parquet"))
     if not sum(file.rows for file in files):
         raise UserError(
-            f"{source.node} kept no documents: its audit names the rule that dropped each; loosen that rule, or take more "
-            "of the crawl"
+            f"{source.node} kept no documents: its audit names the rule that dropped each; "
+            "loosen that rule, or take more of the crawl"
         )
     context = Context(spec, plan, source.store, files)
 
@@ -85,8 +85,8 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     verified = output.fan_out("duplicates", [{"first": a, "end": b} for a, b in partitions], verify, context)
     if len(verified) < len(partitions):
         raise NodeFailed(
-            f"{len(partitions) - len(verified)} of {len(partitions)} partitions of candidates failed: without their verdicts "
-            "duplicates would be kept. The traces are under attempts/<id>/failures/; mend the cause and run again"
+            f"{len(partitions) - len(verified)} of {len(partitions)} partitions of candidates failed: without their "
+            "verdicts duplicates would be kept. Their traces are under attempts/<id>/failures/; mend the cause, run again"
         )
     context = replace(context, duplicates=tuple(receipt.files[0] for receipt in verified))
 
@@ -184,7 +184,7 @@ def read_bands(context: Context, files: list[OutputFile]) -> Corpus:
     order = pc.sort_indices(column).to_numpy()
     column = column.take(order)
     if not ascends(column):
-        twice = column.filter(pc.equal(column[:-1], column[1:]))[0]
+        twice = column[:-1].filter(pc.equal(column[:-1], column[1:]))[0]
         raise UserError(f"two documents carry the id {twice}: a crawl's file is listed twice; list it once")
     return Corpus(exact[order], keys[:, order], places[0, order], places[1, order])
 

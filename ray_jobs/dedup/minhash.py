@@ -1,21 +1,24 @@
 """From text to exact hashes, MinHash signatures and band keys: compiled loops over the bytes of Arrow columns.
 
-**Normalisation.** Text is UTF-8 and stays bytes. ASCII letters are lower-cased, every run of ASCII white space (space, \\t, \\n,
-\\v, \\f, \\r) becomes one space, none stands at the ends. Nothing else changes: punctuation and accents count, since documents
-that differ in them are not duplicates; what differs in case beyond ASCII is found by the similarity, not the exact hash.
+**Normalisation.** Text is UTF-8 and stays bytes. ASCII letters are lower-cased, every run of ASCII white space (space,
+\\t, \\n, \\v, \\f, \\r) becomes one space, none stands at the ends. Nothing else changes: punctuation and accents
+count, since documents that differ in them are not duplicates; what differs in case beyond ASCII is found by the
+similarity, not the exact hash.
 
-**Words** are what stands between spaces. In scripts written without spaces (kana and ideographs U+3000-U+9FFF, Thai, Lao,
-Myanmar, Khmer) every character is a word, otherwise a Chinese page would be a few giant words.
+**Words** are what stands between spaces. In scripts written without spaces (kana and ideographs U+3000-U+9FFF, Thai,
+Lao, Myanmar, Khmer) every character is a word, otherwise a Chinese page would be a few giant words.
 
-**Shingles** are n-grams of words, hashed to 32 bits. A document of fewer than n words is one shingle of all its words; one
-without words has none, and its signature is all ones.
+**Shingles** are n-grams of words, hashed to 32 bits. A document of fewer than n words is one shingle of all its words;
+one without words has none, and its signature is all ones.
 
-**Signatures** hold min over the shingles x of (a_i·x + b_i) mod 2^32 with odd a_i, a bijection of the 32-bit numbers. That
-family is not min-wise independent; on word n-grams its error was measured at 0.038 where an ideal one has 0.036, for a
-quarter of the cost of the usual modulus 2^61 - 1. Source: Broder, "On the resemblance and containment of documents" (1997).
+**Signatures** hold min over the shingles x of (a_i·x + b_i) mod 2^32 with odd a_i, a bijection of the 32-bit numbers.
+That family is not min-wise independent; on word n-grams its error was measured at 0.038 where an ideal one has 0.036,
+for a quarter of the cost of the usual modulus 2^61 - 1. Source: Broder, "On the resemblance and containment of
+documents" (1997).
 """
 
 import hashlib
+import itertools
 from typing import TypeAlias
 
 import numba
@@ -27,7 +30,8 @@ import xxhash
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
-# Multipliers of the word and shingle hashes: odd 64-bit constants of xxHash64 (Collet) and of MurmurHash3's fmix64 (Appleby).
+# Multipliers of the word and shingle hashes: odd 64-bit constants of xxHash64 (Collet) and of MurmurHash3's fmix64
+# (Appleby).
 _WORD = np.uint64(0x9E3779B185EBCA87)
 _STEP = np.uint64(0xC2B2AE3D27D4EB4F)
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
@@ -69,9 +73,9 @@ def normalise(data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
 
 def exact_hashes(normalised: Bytes, offsets: Offsets) -> npt.NDArray[np.uint64]:
     """xxh3-128 of each normalised document: uint64 [n, 2]."""
-    view, ends = memoryview(normalised), offsets.tolist()
+    view, ends = normalised.data, offsets.tolist()
     digest = xxhash.xxh3_128_digest
-    digests = [digest(view[start:end]) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    digests = [digest(view[start:end]) for start, end in itertools.pairwise(ends)]
     return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
 
 
@@ -142,11 +146,11 @@ def _mix(value: np.uint64) -> np.uint64:  # pragma: no cover
 @numba.njit(cache=True, inline="always")
 def _is_unspaced(lead: np.uint8, second: np.uint8) -> bool:  # pragma: no cover
     """Whether these bytes begin a character, always of three bytes, of a script written without spaces."""
-    if lead == 0xE0:
-        return 0xB8 <= second <= 0xBB  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
-    if lead == 0xE1:
-        return 0x80 <= second <= 0x82 or 0x9E <= second <= 0x9F  # Myanmar U+1000-109F, Khmer U+1780-17FF
-    return 0xE3 <= lead <= 0xE9  # U+3000-9FFF
+    return bool(
+        0xE3 <= lead <= 0xE9  # U+3000-9FFF
+        or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
+        or (lead == 0xE1 and (0x80 <= second <= 0x82 or 0x9E <= second <= 0x9F))  # Myanmar U+1000, Khmer U+1780
+    )
 
 
 @numba.njit(cache=True)
@@ -168,8 +172,8 @@ def _words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> in
             i += 3
             i += i < end and data[i] == 32
             continue
-        # The word so far is written at every byte, and a space begins the next by multiplying with 0: no branch that the
-        # processor would guess wrong once a word.
+        # The word so far is written at every byte, and a space begins the next by multiplying with 0: no branch that
+        # the processor would guess wrong once a word.
         space = byte == 32
         value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte))
         num_words += space

@@ -1,12 +1,13 @@
 """Which candidates are duplicates: the rule by which documents are removed.
 
-Documents are taken in their order. One is dropped if, and only if, some earlier *kept* document shares a band with it and the
-Jaccard similarity of their shingle sets is at least the threshold; it is named a duplicate of the first such document.
-So every dropped document has a kept one that is truly like it, however long the chains in its component are; the
-result depends on no number of workers or machines; and documents that are appended later change no earlier decision.
+Documents are taken in their order. One is dropped if, and only if, some earlier *kept* document shares a band with it
+and the Jaccard similarity of their shingle sets is at least the threshold; it is named a duplicate of the first such
+document. So every dropped document has a kept one that is truly like it, however long the chains in its component are;
+the result depends on no number of workers or machines; and documents that are appended later change no earlier
+decision.
 
-The similarity is computed exactly from the sets. Signatures spare the pairs whose estimate is more than three standard errors
-below the threshold, of which 99.9% would fail.
+The similarity is computed exactly from the sets. Signatures spare the pairs whose estimate is more than three standard
+errors below the threshold, of which 99.9% would fail.
 """
 
 from dataclasses import dataclass

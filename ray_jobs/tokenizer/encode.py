@@ -1,0 +1,59 @@
+"""Text to token ids, for every room that reads raw text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from ray_jobs.tokenizer.bpe import END_OF_TEXT, PAD
+
+
+class Encoder:
+    """A trained tokenizer whose special tokens never arise from text: "<|endoftext|>" in a page is thirteen bytes of
+    that page.
+
+    `data` is the content of a tokenizer.json.
+    """
+
+    def __init__(self, data: bytes):
+        self.tokenizer = Tokenizer.from_str(data.decode())
+        self.tokenizer.encode_special_tokens = True
+        self.vocab_size: int = self.tokenizer.get_vocab_size()
+        self.end_of_text = self._id(END_OF_TEXT)
+        self.pad = self._id(PAD)
+        self.dtype = "uint16" if self.vocab_size <= 1 << 16 else "uint32"
+        """Of stored tokens."""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Encoder":
+        return cls((folder / "tokenizer.json").read_bytes())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, without any special token."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
+        """The documents' tokens end to end, each followed by end-of-text, and the length of each with it: int64 [n]."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        lengths = np.array([len(encoding) + 1 for encoding in encodings], dtype=np.int64)
+        tokens = np.empty(int(lengths.sum()), dtype=self.dtype)
+        start = 0
+        for encoding, length in zip(encodings, lengths.tolist(), strict=True):
+            tokens[start : start + length - 1] = encoding.ids
+            tokens[start + length - 1] = self.end_of_text
+            start += length
+        return tokens, lengths
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens written out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def _id(self, token: str) -> int:
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(
+                f"the tokenizer has no {token}: take one that the tokenizer node made, or add the token to it"
+            )
+        return number

@@ -1,0 +1,148 @@
+"""The protocol is killed at every call it makes, and run again: the same content, nothing lost, nothing double.
+
+A forked child computes two nodes and kills itself with SIGKILL at its k-th call, for every k until it gets through. On
+files the calls are those of the operating system (among them a write that is cut in the middle); on S3 they are the
+requests, each killed before it is sent and after it was answered.
+"""
+
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.checkpoint import file_store, s3_store
+from ray_jobs.checkpoint.manifest import Manifest
+from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.checkpoint.verify import verify
+from ray_jobs.cluster.runner import InputKey, run_node
+from tests.faults.toy_nodes import NumbersSpec, SumsSpec, request_of
+
+NUMBERS = NumbersSpec(num_shards=3, rows=4)
+MAX_CALLS = 1000
+
+
+def run_both(store: Store) -> tuple[Manifest, Manifest]:
+    numbers = run_node(store, request_of(NUMBERS))
+    inputs = {"numbers": InputKey(node="numbers", key=numbers.key)}
+    return numbers, run_node(store, request_of(SumsSpec(), inputs))
+
+
+def killed(child: Callable[[], object]) -> bool:
+    """Runs `child` in a fork; True if it was killed, False if it got through."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+            os._exit(0)
+        finally:  # after an exception: nothing of pytest may run twice
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in {0, -signal.SIGKILL}, f"the child failed by itself: {status}"
+    return status != 0
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def check_whole(store: Store, expected: tuple[Manifest, Manifest]) -> None:
+    numbers, sums = run_both(store)
+    assert (numbers.content_digest, sums.content_digest) == tuple(manifest.content_digest for manifest in expected)
+    parts = [store.get(file.path) for file in numbers.outputs if file.name == "numbers.txt"]
+    lines = b"".join(part or b"" for part in parts).split()
+    assert [int(line) for line in lines] == list(range(NUMBERS.num_shards * NUMBERS.rows))
+    assert numbers.counters["documents_kept"] == NUMBERS.num_shards * NUMBERS.rows
+    assert [(file.stage, file.shard) for file in numbers.outputs if not file.volatile] == [
+        ("numbers", shard) for shard in range(NUMBERS.num_shards)
+    ]
+    assert store.get(sums.outputs[0].path) == str(sum(range(NUMBERS.num_shards * NUMBERS.rows))).encode()
+    assert list(verify(store, deep=True)) == []
+
+
+@dataclass
+class FatalCalls:
+    """Stands in for the module `os` in file_store: the `fatal`-th call of those that matter kills the process."""
+
+    fatal: int
+    after: bool
+    count: int = 0
+    calls: tuple[str, ...] = ("open", "write", "fsync", "close", "link", "unlink", "replace", "mkdir", "rmdir")
+    seen: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self.calls:
+            return real
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count == self.fatal and not self.after:
+                if name == "write":  # cut in the middle
+                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                die()
+            try:
+                return real(*arguments, **options)
+            finally:
+                if self.count == self.fatal:
+                    die()
+
+        return call
+
+
+@pytest.mark.usefixtures("toy_nodes")
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_every_call_to_the_operating_system(memory_folder: Path, after: bool) -> None:
+    expected = run_both(open_store(memory_folder / "uninterrupted"))
+    for fatal in range(1, MAX_CALLS):
+        store = open_store(memory_folder / str(fatal))
+
+        def child(store: Store = store, fatal: int = fatal) -> None:
+            file_store.os = FatalCalls(fatal, after)
+            run_both(store)
+
+        was_killed = killed(child)
+        check_whole(store, expected)
+        if not was_killed:
+            print(f"{fatal - 1} calls")
+            assert fatal > 100, f"only {fatal} calls: the calls are not seen"
+            return
+    pytest.fail(f"not through after {MAX_CALLS} calls")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("toy_nodes")
+@pytest.mark.parametrize("event", ["before-send.s3", "after-call.s3"], ids=["unsent", "answered"])
+def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
+    prefix = f"{s3_store_url}/killed-{event[:5]}"
+    expected = run_both(open_store(f"{prefix}/uninterrupted"))
+    for fatal in range(1, MAX_CALLS):
+        store = open_store(f"{prefix}/{fatal}")
+        # Made here and used there only: the child neither shares a connection nor spends 95 ms on a client.
+        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None))
+
+        def child(store: Store = store, fatal: int = fatal, client: Any = unused) -> None:
+            count = 0
+
+            def on_request(**_: Any) -> None:
+                nonlocal count
+                count += 1
+                if count == fatal:
+                    die()
+
+            client.meta.events.register(event, on_request)
+            s3_store.client = lambda: client
+            run_both(store)
+
+        was_killed = killed(child)
+        check_whole(store, expected)
+        if not was_killed:
+            print(f"{fatal - 1} requests")
+            assert fatal > 40, f"only {fatal} requests: they are not seen"
+            return
+    pytest.fail(f"not through after {MAX_CALLS} requests")
