@@ -106,7 +106,7 @@ def s3_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 8}))
+    return boto3.Session().client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 8}))
 
 
 def split_s3(url: str) -> tuple[str, str]:
