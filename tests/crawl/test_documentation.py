@@ -168,3 +168,17 @@ def test_the_crawl_goes_through_both_nodes(tmp_path: Path) -> None:
     again = run(open_store(f"file://{tmp_path}/other"), spec)
     assert again.manifest.content_digest == snapshot.manifest.content_digest
     assert json.loads(snapshot.manifest.model_dump_json())["payload"]["spec"]["content"]["kind"] == "documentation"
+
+
+def test_filter_goes_on_after_its_archives_were_made_again(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    spec = pin(CrawlSource.model_validate({"documentation": SMALL}))
+    snapshot = run(store, spec)
+    filtered = run(store, FilterSpec(), {"crawl": snapshot})
+    path = filtered.manifest.path
+    store.delete([snapshot.manifest.outputs[1].path, path.manifest, path.receipt("documents", 1)])
+    again = run(store, spec)
+    assert again.manifest.outputs[1].path != snapshot.manifest.outputs[1].path
+    resumed = run(store, FilterSpec(), {"crawl": again})
+    assert resumed.manifest.content_digest == filtered.manifest.content_digest
+    assert resumed.manifest.outputs[0] == filtered.manifest.outputs[0]
