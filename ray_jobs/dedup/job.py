@@ -184,7 +184,7 @@ def read_bands(context: Context, files: list[OutputFile]) -> Corpus:
     order = pc.sort_indices(column).to_numpy()
     column = column.take(order)
     if not ascends(column):
-        twice = column.filter(pc.equal(column[:-1], column[1:]))[0]
+        twice = column[:-1].filter(pc.equal(column[:-1], column[1:]))[0]
         raise UserError(f"two documents carry the id {twice}: a crawl's file is listed twice; list it once")
     return Corpus(exact[order], keys[:, order], places[0, order], places[1, order])
 
