@@ -21,7 +21,7 @@ from ray_jobs.crawl.docstrings import documented_modules
 from ray_jobs.crawl.pins import pin
 from ray_jobs.crawl.site import MIRROR_EVERY, pages_of
 from ray_jobs.crawl.text import main_text
-from tests.crawl.nodes import run_job
+from tests.crawl.nodes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"num_operations": 60, "num_docstring_pages": 20, "num_files": 2}
@@ -158,13 +158,27 @@ def test_more_pages_than_there_are_is_the_users_error() -> None:
 def test_the_crawl_goes_through_both_nodes(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}/store")
     spec = pin(CrawlSource.model_validate({"documentation": SMALL}))
-    snapshot = run_job(store, job.snapshot, spec, {})
+    snapshot = run(store, spec)
     assert [file.name for file in snapshot.manifest.outputs] == [job.ARCHIVE] * 2
-    filtered = run_job(store, job.filter, FilterSpec(), {"crawl": snapshot})
+    filtered = run(store, FilterSpec(), {"crawl": snapshot})
     counters = filtered.manifest.counters
     assert counters["documents_in"] == snapshot.manifest.counters["pages"]
     assert counters["documents_kept"] > 0.75 * counters["documents_in"]
     assert counters["dropped.not_html"] == 2  # robots.txt of each file
-    again = run_job(open_store(f"file://{tmp_path}/other"), job.snapshot, spec, {})
+    again = run(open_store(f"file://{tmp_path}/other"), spec)
     assert again.manifest.content_digest == snapshot.manifest.content_digest
     assert json.loads(snapshot.manifest.model_dump_json())["payload"]["spec"]["content"]["kind"] == "documentation"
+
+
+def test_filter_goes_on_after_its_archives_were_made_again(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    spec = pin(CrawlSource.model_validate({"documentation": SMALL}))
+    snapshot = run(store, spec)
+    filtered = run(store, FilterSpec(), {"crawl": snapshot})
+    path = filtered.manifest.path
+    store.delete([snapshot.manifest.outputs[1].path, path.manifest, path.receipt("documents", 1)])
+    again = run(store, spec)
+    assert again.manifest.outputs[1].path != snapshot.manifest.outputs[1].path
+    resumed = run(store, FilterSpec(), {"crawl": again})
+    assert resumed.manifest.content_digest == filtered.manifest.content_digest
+    assert resumed.manifest.outputs[0] == filtered.manifest.outputs[0]
