@@ -86,7 +86,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     if len(verified) < len(partitions):
         raise NodeFailed(
             f"{len(partitions) - len(verified)} of {len(partitions)} partitions of candidates failed: without their "
-            "verdicts duplicates would be kept. Their traces are under attempts/<id>/failures/; mend the cause, run again"
+            "verdicts duplicates would be kept. See attempts/<id>/failures/, mend the cause and run again"
         )
     context = replace(context, duplicates=tuple(receipt.files[0] for receipt in verified))
 

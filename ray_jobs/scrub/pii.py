@@ -232,14 +232,13 @@ class Scanner:
         for number in sorted(self._any.Match(text) or ()):
             rule = self._rules[number]
             found = (match.span(rule.group) for match in self._patterns[number].finditer(text))
-            spans += [Span(*span, rule.kind) for span in found if rule.check(text, *span) and _is_free(span, spans)]
+            spans += [Span(a, b, rule.kind) for a, b in found if rule.check(text, a, b) and _is_free(a, b, spans)]
             spans.sort()
         return spans
 
 
-def _is_free(span: tuple[int, int], spans: list[Span]) -> bool:
-    """Whether the span overlaps none of the sorted spans of earlier rules."""
-    start, end = span
+def _is_free(start: int, end: int, spans: list[Span]) -> bool:
+    """Whether text[start:end] overlaps none of the sorted spans of earlier rules."""
     after = bisect_left(spans, start, key=lambda one: one.start)
     return not (after > 0 and spans[after - 1].end > start) and not (after < len(spans) and spans[after].start < end)
 

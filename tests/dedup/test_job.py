@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def deduplicated(store: Store, tables: list[pa.Table], name: str = "corpus", **spec: object) -> Checkpoint:
-    return computed(job.run, DedupSpec(**spec), {"documents": published(store, tables, name)}, store)
+    return computed(DedupSpec(**spec), {"documents": published(store, tables, name)}, store)
 
 
 def audit(checkpoint: Checkpoint) -> dict[str, tuple[str, str | None, str | None]]:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from configs.scrub import ScrubSpec
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.scrub import job
 from ray_jobs.scrub.pii import PLACEHOLDERS, Scanner
 from ray_jobs.scrub.replace import scrub_column
 from tests.dedup.corpus import computed, document_table, published, rows, table
@@ -27,7 +26,7 @@ TEXTS = [
 
 def test_documents_keep_all_but_their_personal_data(store: Store) -> None:
     tables = [document_table(TEXTS[:2]), document_table(TEXTS[2:], 1)]
-    checkpoint = computed(job.run, ScrubSpec(), {"documents": published(store, tables)}, store)
+    checkpoint = computed(ScrubSpec(), {"documents": published(store, tables)}, store)
     given_rows = [row for one in tables for row in one.to_pylist()]
     scrubbed = rows(checkpoint, "documents.parquet")
     assert [row["text"] for row in scrubbed] == [
@@ -50,7 +49,7 @@ def test_documents_keep_all_but_their_personal_data(store: Store) -> None:
 
 def test_kinds_that_were_not_asked_for_stay(store: Store) -> None:
     source = published(store, [document_table(TEXTS)])
-    checkpoint = computed(job.run, ScrubSpec(replace=("ip",)), {"documents": source}, store)
+    checkpoint = computed(ScrubSpec(replace=("ip",)), {"documents": source}, store)
     assert rows(checkpoint, "documents.parquet")[1]["text"] == "mail a@example.org or b@example.org, server <IP>"
     assert "replaced.email" not in checkpoint.manifest.counters
 
@@ -60,21 +59,21 @@ def test_two_runs_leave_the_same_bytes(tmp_path: Path) -> None:
     for attempt in ("one", "two"):
         store = open_store(tmp_path / attempt)
         source = published(store, [document_table(TEXTS)])
-        digests.add(computed(job.run, ScrubSpec(), {"documents": source}, store).manifest.content_digest)
+        digests.add(computed(ScrubSpec(), {"documents": source}, store).manifest.content_digest)
     assert len(digests) == 1
 
 
 def test_odd_documents_pass_unchanged(store: Store) -> None:
     odd = [b"", b"\x00", b"\xed\xa0\x80 lone surrogate \xff", b"a@example.org\xed\xa0\x80"]
     source = published(store, [document_table([]), document_table(odd, 1)])
-    checkpoint = computed(job.run, ScrubSpec(), {"documents": source}, store)
+    checkpoint = computed(ScrubSpec(), {"documents": source}, store)
     text = table(checkpoint, checkpoint.files("documents.parquet")[1])["text"].cast(pa.large_binary()).to_pylist()
     assert text == [*odd[:3], b"<EMAIL>\xed\xa0\x80"]
 
 
 def test_an_empty_corpus_is_refused_with_what_to_do(store: Store) -> None:
     with pytest.raises(ValueError, match="take more of the crawl"):
-        computed(job.run, ScrubSpec(), {"documents": published(store, [document_table([])])}, store)
+        computed(ScrubSpec(), {"documents": published(store, [document_table([])])}, store)
 
 
 documents = st.lists(st.sampled_from(["a@b.de", " ", "x", "é", "93.184.216.34", "日"]), max_size=12).map("".join)

@@ -10,8 +10,6 @@ from configs.scrub import ScrubSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.scrub import job as scrub
-from ray_jobs.tokenizer import job
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.loader import TokenDataset
 from ray_jobs.tokenizer.sampling import places
@@ -26,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def scrubbed(store: Store, tables: list[pa.Table], name: str = "corpus") -> Checkpoint:
-    return computed(scrub.run, ScrubSpec(), {"documents": published(store, tables, name)}, store)
+    return computed(ScrubSpec(), {"documents": published(store, tables, name)}, store)
 
 
 def shards(texts: list[str], size: int) -> list[pa.Table]:
@@ -35,12 +33,12 @@ def shards(texts: list[str], size: int) -> list[pa.Table]:
 
 def tokenizer(documents: Checkpoint, **spec: object) -> Checkpoint:
     made = TokenizerSpec(**{"vocab_size": 400, **spec})
-    return computed(job.tokenizer, made, {"documents": documents}, documents.store)
+    return computed(made, {"documents": documents}, documents.store)
 
 
 def tokens(documents: Checkpoint, trained: Checkpoint, **spec: object) -> Checkpoint:
     made = TokensSpec(**{"heldout_share": 0.1, **spec})
-    return computed(job.tokens, made, {"documents": documents, "tokenizer": trained}, documents.store)
+    return computed(made, {"documents": documents, "tokenizer": trained}, documents.store)
 
 
 def encoder_of(trained: Checkpoint) -> Encoder:
