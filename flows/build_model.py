@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.recipe import load_recipe
+from ray_jobs.checkpoint.doctor import require_create_only
 from ray_jobs.checkpoint.lease import process_started
 from ray_jobs.checkpoint.runs import Run, RunNode, new_run_id, write_run
 from ray_jobs.checkpoint.store import open_store
@@ -66,6 +67,7 @@ def build_model(
     log = get_run_logger()
     began = time.time()
     plan = make_plan(load_recipe(recipe, overrides or ()), open_store(store or store_url()), refresh)
+    require_create_only(plan.store)
     chosen = select(plan, selection or Selection())
     log.info("store %s, %d of %d nodes to run", plan.store.url, len(chosen.to_run), len(plan.nodes))
     flow_run_id = str(runtime.flow_run.id)

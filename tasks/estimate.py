@@ -57,7 +57,7 @@ def read_rates() -> dict[str, Any]:
 
 
 def stored_bytes(manifest: Manifest) -> float:
-    return sum(file.bytes for file in manifest.outputs) or float(manifest.counters.get("bytes", 0))
+    return sum(file.bytes for file in manifest.outputs) or float(manifest.metrics.get("archive_bytes", 0))
 
 
 def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Mapping[str, Any]) -> Estimate:
@@ -111,7 +111,10 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     """Some earlier manifests of this kind, each with its input bytes."""
     found = []
     for key in store.folders(f"nodes/{kind}/")[:NUM_EARLIER]:
-        manifest = read_manifest(store, NodePath(kind, key))
+        try:
+            manifest = read_manifest(store, NodePath(kind, key))
+        except ValueError:  # damaged, or of a newer format: no basis for an estimate; `headrace verify` names it
+            continue
         if manifest is None:
             continue
         size = 0.0

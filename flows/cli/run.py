@@ -181,5 +181,5 @@ def samples_of(run: Run, store: Store) -> list[tuple[str, str]]:
             checkpoint = Checkpoint.open(store, "evaluate", node.key)
             for file in checkpoint.files("samples.json"):
                 samples = json.loads(local_copy(store, file).read_text())
-                return [(sample["prompt"], sample["text"]) for sample in samples[:NUM_SAMPLES]]
+                return [(sample["prompt"], sample["continuation"]) for sample in samples[:NUM_SAMPLES]]
     return []

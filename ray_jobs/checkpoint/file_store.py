@@ -190,14 +190,15 @@ def _open_temporary(folder: str) -> tuple[str, int]:
 
 
 def _make_folder(folder: str) -> None:
-    with contextlib.suppress(FileNotFoundError, FileExistsError):
+    """One more folder of the path, from the top: others may make and remove the same ones at this moment."""
+    parent = os.path.dirname(folder)  # noqa: PTH120
+    try:
         os.mkdir(folder)  # noqa: PTH102
-        _sync_folder(os.path.dirname(folder))  # noqa: PTH120
-        return
-    if not os.path.isdir(folder):  # noqa: PTH112
-        parent = os.path.dirname(folder)  # noqa: PTH120
-        if os.path.exists(folder) or parent == folder:  # noqa: PTH110
-            raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", folder)
+        _sync_folder(parent)
+    except FileExistsError:
+        if os.path.isfile(folder):  # noqa: PTH113
+            raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", folder) from None
+    except FileNotFoundError:
         _make_folder(parent)
 
 

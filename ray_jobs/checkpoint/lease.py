@@ -66,7 +66,11 @@ class Lease:
         seen_at = time.monotonic()
         while True:
             record = read_lease(self._store, self._path)
-            if record is None or not _may_live(record):
+            if record is None:
+                if self._store.create(self._path, self._next().to_json()):
+                    return True
+                continue  # another was quicker: wait for it
+            if not _may_live(record):
                 break
             if seen != (record.attempt, record.beat):
                 seen, seen_at = (record.attempt, record.beat), time.monotonic()
@@ -110,8 +114,11 @@ class Lease:
                 continue  # a missed beat; the work itself reports a store that stays away
 
     def _write(self) -> None:
+        self._store.put(self._path, self._next().to_json())
+
+    def _next(self) -> LeaseRecord:
         self._beat += 1
-        record = LeaseRecord(
+        return LeaseRecord(
             attempt=self._attempt,
             beat=self._beat,
             host=host_id(),
@@ -121,17 +128,17 @@ class Lease:
             reads=self._reads,
             progress=self._progress,
         )
-        self._store.put(self._path, record.to_json())
 
 
 def read_lease(store: Store, path: str) -> LeaseRecord | None:
+    """The lease, or None. A damaged one reads as that of a process that is gone."""
     data = store.get(path)
     if data is None:
         return None
     try:
         return LeaseRecord.model_validate_json(data)
     except ValidationError:
-        return None  # advisory: a damaged lease is no lease
+        return LeaseRecord(attempt="", beat=0, host=host_id(), pid=0, process_started="")
 
 
 def host_id() -> str:

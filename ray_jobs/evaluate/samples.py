@@ -35,7 +35,7 @@ def write_samples(
     first: int,
     spec: SamplingSpec,
 ) -> list[Sample]:
-    """Continues the first tokens of documents drawn by the spec's seed; fewer samples where few documents are long enough.
+    """Continues the first tokens of documents drawn by the spec's seed; fewer where few documents are long enough.
 
     `first` is the special token that stands before a document, and that ends one. Raises ValueError when prompt and
     continuation do not fit the model's context.
