@@ -13,6 +13,8 @@ WAYPOINT = 14
 """Room that an edge takes in a layer which it passes."""
 LAYER_GAP, ROW_GAP = 22, 16
 MARGIN = 3
+LONG = 1500
+"""Wider drawings are scrolled, not shrunk."""
 SWEEPS = 8
 SETTLING_SWEEPS = 60
 STRAIGHT = 1000.0
@@ -78,7 +80,7 @@ def draw_graph(boxes: Sequence[Box], downward: bool = False) -> Markup:
         viewBox=f"0 0 {number(width)} {number(height)}",
         width=width,
         height=height,
-        class_="graph",
+        class_="graph long" if not downward and width > LONG else "graph",
         role="img",
         aria_label="the graph: "
         + ", ".join(f"{box.name} reads {' and '.join(box.inputs) or 'nothing'}" for box in boxes),
