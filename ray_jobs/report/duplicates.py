@@ -76,7 +76,7 @@ def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
     words = {role: words_of(texts.get(name, ("", ""))[1]) for role, name in ids.items()}
     parts, start = differences(words["kept"], words["dropped"])
     sides = [
-        Side(role, name, texts.get(name, ("", ""))[0], part, first > 0, first + SHOWN_WORDS < len(words[role]))
+        Side(role, name, masked(texts.get(name, ("", ""))[0]), part, first > 0, first + SHOWN_WORDS < len(words[role]))
         for (role, name), part, first in zip(ids.items(), parts, start, strict=True)
     ]
     return Pair(row["rule"], row["similarity"], sides)

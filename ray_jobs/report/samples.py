@@ -73,7 +73,9 @@ def rules_of(nodes: Nodes, node: Node, num_samples: int) -> list[RuleView]:
         samples = []
         for row in rows:
             url, text = texts.get(row["id"], (row.get("url") or "", told.get(rule, {}).get(row.get("url") or "", "")))
-            samples.append(Sample(row["id"], row.get("url") or url, masked(text[:MAX_CHARACTERS]), measured(row)))
+            samples.append(
+                Sample(row["id"], masked(row.get("url") or url), masked(text[:MAX_CHARACTERS]), measured(row))
+            )
         meaning = next((row["source"] for row in rows if row.get("source")), "")
         views.append(RuleView(rule, meaning, number, samples))
     return views

@@ -124,7 +124,7 @@ def test_the_number_of_samples_is_the_specs(graph: dict[str, Checkpoint]) -> Non
 def test_personal_data_is_masked_in_documents_that_were_not_scrubbed(store: Store) -> None:
     ids = synthetic.identities(2)
     text = "Jane Roe, jane.roe@example.org, +1 (555) 010-0199 from 203.0.113.77, since 2024-05-06"
-    file = synthetic.documents(ids, ["http://a.example/"] * 2, [text] * 2)
+    file = synthetic.documents(ids, ["http://a.example/?to=jane.roe@example.org"] * 2, [text] * 2)
     audit = synthetic.audit(ids, ["kept", "dropped"], [None, "exact"])
     counters = {"documents_in": 2, "documents_kept": 1, "dropped.exact": 1}
     upstream = synthetic.finish(store, "filter", {"documents": [ShardOutput({"documents.parquet": file}, {})]})
