@@ -72,7 +72,7 @@ def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
     for fatal in range(1, MAX_CALLS):
         store = open_store(f"{prefix}/{fatal}")
         # Made here and used there only: the child neither shares a connection nor spends 95 ms on a client.
-        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None))
+        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None), 1)
 
         def child(store: Store = store, fatal: int = fatal, client: Any = unused) -> None:
             count = 0
@@ -84,7 +84,7 @@ def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
                     die()
 
             client.meta.events.register(event, on_request)
-            s3_store.client = lambda: client
+            s3_store.client = lambda max_tries=1: client
             run_both(store)
 
         was_killed = killed(child)
