@@ -252,7 +252,7 @@ def funnel(stages: Sequence[FunnelStage]) -> Markup:
     """A bar a stage: what it kept, then what it dropped by reason; what was kept flows into the stage below."""
     most = max((stage.entered for stage in stages), default=0) or 1
     rows: list[Markup] = []
-    for above, stage in zip([None, *stages[:-1]], stages, strict=True):
+    for above, stage in zip([None, *stages], stages, strict=False):
         if above is not None and stage.continues:
             first, second = BAR * above.kept / most, BAR * stage.entered / most
             flow = element(

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -114,10 +113,9 @@ def _hosts(column: pa.ChunkedArray, kept: np.ndarray, note: str) -> list[Figure]
 
 
 def _host(url: str | None) -> str | None:
-    try:
-        return urlsplit(url or "").hostname
-    except ValueError:  # such as an IPv6 address without its closing bracket
-        return None
+    """What stands between "//" and the next "/", without user and password; a URL of a crawl need not be sound."""
+    after = (url or "").partition("://")[2]
+    return after.partition("/")[0].rpartition("@")[2].lower() or None
 
 
 def _split_bars(title: str, note: str, names: list[str | None], kept: np.ndarray) -> list[Figure]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ray_jobs.report.charts import bar, bar_chart
 from ray_jobs.report.figures import count, masked
-from ray_jobs.report.nodes import Node, Nodes, read_receipts, read_rows, spread, texts_of
+from ray_jobs.report.nodes import Node, Nodes, read_receipts, read_rows, rows_at, spread, texts_of
 from ray_jobs.report.page import Section
 
 COMPARED_WORDS = 600
@@ -36,6 +36,7 @@ class Side:
     words: list[tuple[bool, str]]
     """(differs, words) in order; empty where the text is not among what the report reads."""
     begins_late: bool
+    goes_on: bool
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,19 @@ def duplicates_section(nodes: Nodes, num_samples: int) -> Section | None:
 
 
 def _view(nodes: Nodes, node: Node, num_samples: int) -> DuplicatesView | None:
+    import pyarrow.compute as pc
+
     audit = read_rows(node, "audit.parquet", ["id", "rule", "duplicate_of", "similarity"])
     if "duplicate_of" not in audit.column_names:
         return None
-    rows = [row for row in audit.to_pylist() if row["duplicate_of"] is not None]
-    if not rows:
+    found = audit.filter(pc.is_valid(audit["duplicate_of"])).sort_by([("similarity", "ascending"), ("id", "ascending")])
+    if not found.num_rows:
         return None
-    rows.sort(key=lambda row: (row["similarity"], row["id"]))
     # Equal texts have little to show: one pair of them is enough.
-    equal = [row for row in rows if row["rule"] == "exact"][:1]
-    near = [row for row in rows if row["rule"] != "exact"]
-    chosen = spread(near, max(0, num_samples - len(equal))) + equal[:num_samples]
+    is_equal = pc.equal(found["rule"], "exact")
+    equal = found.filter(is_equal).slice(0, min(1, num_samples)).to_pylist()
+    near = found.filter(pc.invert(is_equal))
+    chosen = [*rows_at(near, spread(range(near.num_rows), num_samples - len(equal))), *equal]
     texts = texts_of(
         nodes.input_with(node, "documents.parquet"), {row[name] for row in chosen for name in ("id", "duplicate_of")}
     )
@@ -73,7 +76,7 @@ def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
     words = {role: words_of(texts.get(name, ("", ""))[1]) for role, name in ids.items()}
     parts, start = differences(words["kept"], words["dropped"])
     sides = [
-        Side(role, name, texts.get(name, ("", ""))[0], part, first > 0)
+        Side(role, name, texts.get(name, ("", ""))[0], part, first > 0, first + SHOWN_WORDS < len(words[role]))
         for (role, name), part, first in zip(ids.items(), parts, start, strict=True)
     ]
     return Pair(row["rule"], row["similarity"], sides)

@@ -27,9 +27,9 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def masked(text: str) -> str:
-    """The text with what looks like personal data as ▒▒▒: a report is passed on more freely than a corpus, and shows
-    documents as they were before they were scrubbed."""
-    return _PERSONAL.sub(lambda found: found[0] if _DATE.fullmatch(found[0]) else "▒▒▒", text)
+    """The text with what looks like personal data as [masked]: a report is passed on more freely than a corpus, and
+    shows documents as they were before they were scrubbed."""
+    return _PERSONAL.sub(lambda found: found[0] if _DATE.fullmatch(found[0]) else "[masked]", text)
 
 
 def excerpt(text: str, length: int) -> str:
@@ -39,6 +39,11 @@ def excerpt(text: str, length: int) -> str:
         return line
     cut = line.rfind(" ", length // 2, length)
     return line[: cut if cut > 0 else length].rstrip() + " …"
+
+
+def close_lines(text: str) -> str:
+    """The text without its empty lines."""
+    return re.sub(r"\s*\n\s*", "\n", text)
 
 
 def count(value: float) -> str:
@@ -91,6 +96,8 @@ def share(part: float, whole: float) -> str:
 
 
 def dollars(amount: float) -> str:
+    if 0 < amount < 0.0001:
+        return "< $0.0001"
     return f"${amount:,.2f}" if amount >= 0.01 or amount == 0 else f"${amount:.4f}"
 
 
@@ -99,7 +106,7 @@ def figure(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}" if abs(value) < 10**10 else compact(value)
     if value and math.isfinite(value) and (abs(value) >= 1e6 or abs(value) < 1e-3):
         return f"{value:.4g}"
     return f"{value:,.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.1f}"

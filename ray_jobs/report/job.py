@@ -58,13 +58,18 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
     sections: list[Section] = [section for section in known if section is not None]
     shown = {name for section in sections for name in section.nodes}
     others = [other_section(node) for node in nodes if node.name not in shown]
-    last = list(nodes)[-1] if len(nodes) else None
     return Page(
-        title=f"{last.name}: {headline(last)}" if last else "A run without nodes",
+        title=title_of(nodes),
         subtitle=" → ".join(node.name for node in nodes),
         tiles=tiles(nodes, prices),
         sections=[*sections[:-2], *others, *sections[-2:]],
     )
+
+
+def title_of(nodes: Nodes) -> str:
+    """What the run came to: its model and that model's score, or the last node's result."""
+    results = [*nodes.of_kind("pretrain")[-1:], *nodes.of_kind("evaluate")[-1:]] or list(nodes)[-1:]
+    return "; ".join(headline(node) or node.name for node in results) or "A run without nodes"
 
 
 def summary_of(nodes: Nodes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The finished nodes that a report is about, in the order of their graph, and small reads of what they left."""
 
 import graphlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,7 +66,7 @@ class Nodes:
         order = graphlib.TopologicalSorter({name: sorted(set(read.values())) for name, read in inputs.items()})
         self._nodes = {name: Node(name, checkpoints[name], inputs[name]) for name in order.static_order()}
 
-    def __iter__(self) -> "Any":
+    def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
     def __len__(self) -> int:
@@ -129,6 +129,14 @@ def read_rows(node: Node, name: str, columns: Sequence[str]) -> "pa.Table":
 
     tables = [read_table(node, file, columns) for file in few_files(node, name)]
     return pa.concat_tables(tables) if tables else pa.table({})
+
+
+def rows_at(table: "pa.Table", places: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows at the given places, in that order."""
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = table.take(pa.array(places, pa.int64())).to_pylist()
+    return rows
 
 
 def read_receipts(node: Node, stage: str) -> list[Receipt]:

@@ -57,6 +57,7 @@ def environment() -> Any:
     )
     formats: list[Callable[..., str]] = [
         figures.count,
+        figures.close_lines,
         figures.compact,
         figures.data_size,
         figures.dollars,

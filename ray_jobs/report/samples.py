@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.checkpoint.shards import Receipt
 from ray_jobs.report.documents import dropped_by
 from ray_jobs.report.figures import figure, masked
-from ray_jobs.report.nodes import Node, Nodes, few_files, read_receipts, read_rows, spread, texts_of
+from ray_jobs.report.nodes import Node, Nodes, few_files, read_receipts, read_rows, rows_at, spread, texts_of
 from ray_jobs.report.page import Section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEPT = "kept"
 MAX_CHARACTERS = 2000
@@ -49,22 +52,24 @@ def samples_section(nodes: Nodes, num_samples: int) -> Section | None:
 
 def rules_of(nodes: Nodes, node: Node, num_samples: int) -> list[RuleView]:
     """What was kept, then each rule that dropped documents, most first; none where nothing was dropped."""
+    import pyarrow.compute as pc
+
     dropped = dropped_by(node)
     audit = read_rows(node, "audit.parquet", COLUMNS)
     if not dropped or not {"id", "decision", "rule"} <= set(audit.column_names):
         return []
-    by_rule: dict[str, list[dict[str, Any]]] = {}
-    for row in audit.to_pylist():
-        by_rule.setdefault(KEPT if row["decision"] == KEPT else row["rule"], []).append(row)
     told = texts_told(read_receipts(node, few_files(node, "audit.parquet")[0].stage))
-    chosen = {rule: choose(rows, told.get(rule, {}), num_samples) for rule, rows in sorted(by_rule.items())}
+    chosen = {}
+    for rule in [KEPT, *(rule for rule, _ in dropped)]:
+        is_ours = pc.equal(audit["decision"], KEPT) if rule == KEPT else pc.equal(audit["rule"], rule)
+        chosen[rule] = choose(audit.filter(is_ours), told.get(rule, {}), num_samples)
     ids = {rule: {row["id"] for row in rows} for rule, rows in chosen.items()}
     # A dropped document's text is upstream; where that is no document yet, the stage itself told a few.
     upstream = texts_of(nodes.input_with(node, "documents.parquet"), set().union(*ids.values()) - ids.get(KEPT, set()))
     texts = {**upstream, **texts_of(node, ids.get(KEPT, set()))}
     views = []
     for rule, number in [(KEPT, node.manifest.counters.get("documents_kept", 0)), *dropped]:
-        rows = chosen.get(rule, [])
+        rows = chosen[rule]
         samples = []
         for row in rows:
             url, text = texts.get(row["id"], (row.get("url") or "", told.get(rule, {}).get(row.get("url") or "", "")))
@@ -74,14 +79,19 @@ def rules_of(nodes: Nodes, node: Node, num_samples: int) -> list[RuleView]:
     return views
 
 
-def choose(rows: Sequence[dict[str, Any]], told: dict[str, str], num_samples: int) -> list[dict[str, Any]]:
-    """Evenly spaced rows; of those whose text the stage told, where there are enough."""
-    with_text = [row for row in rows if told.get(row.get("url") or "")]
-    chosen = spread(with_text, num_samples)
-    if len(chosen) < num_samples:
-        ids = {row["id"] for row in chosen}
-        chosen += spread([row for row in rows if row["id"] not in ids], num_samples - len(chosen))
-    return chosen
+def choose(rows: "pa.Table", told: dict[str, str], num_samples: int) -> list[dict[str, Any]]:
+    """Evenly spaced rows; first of those whose text the stage told, then of the others."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    has_text = np.zeros(rows.num_rows, dtype=bool)
+    if told and "url" in rows.column_names:
+        urls = pa.array([url for url, text in told.items() if text], pa.string())
+        has_text = pc.is_in(rows["url"].cast(pa.string()), urls).to_numpy()
+    first = spread(np.flatnonzero(has_text).tolist(), num_samples)
+    others = spread(np.flatnonzero(~has_text).tolist(), num_samples - len(first))
+    return rows_at(rows, [*first, *others])
 
 
 def texts_told(receipts: Sequence[Receipt]) -> dict[str, dict[str, str]]:

@@ -1,6 +1,7 @@
 """The tokenizer: its figures, how it cuts a text, how long its tokens are, and what it costs each language."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -10,6 +11,9 @@ from ray_jobs.report.figures import count
 from ray_jobs.report.nodes import Node, Nodes, few_files, read_receipts, read_table
 from ray_jobs.report.overview import facts
 from ray_jobs.report.page import Section
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SAMPLE_CHARACTERS = 900
 NUM_TINTS = 5
@@ -84,9 +88,9 @@ def _sample_text(documents: Node | None) -> tuple[str, str]:
     return "", ""
 
 
-def cut(tokenizer: "object", text: str) -> list[Piece]:
-    """The text in pieces, in order and whole: every character is in one piece, line ends made visible."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)  # type: ignore[attr-defined]
+def cut(tokenizer: "Tokenizer", text: str) -> list[Piece]:
+    """The text in pieces, in order and whole: every character is in one piece, a line end as ⏎."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
     spans: list[tuple[int, int, list[str]]] = []
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
         # Tokens within one character (an emoji has four bytes) have the same place: they are shown as one piece.
@@ -97,15 +101,15 @@ def cut(tokenizer: "object", text: str) -> list[Piece]:
             start = spans[-1][1] if spans else 0  # what no token stands for goes with the next
             spans.append((start, end, [str(token)]))
     return [
-        Piece(text[start:end].replace("\n", "⏎\n"), " ".join(ids), place % NUM_TINTS)
+        Piece(text[start:end].replace("\n", "⏎"), " ".join(ids), place % NUM_TINTS)
         for place, (start, end, ids) in enumerate(spans)
         if start < end
     ]
 
 
-def token_lengths(tokenizer: "object") -> Markup:
+def token_lengths(tokenizer: "Tokenizer") -> Markup:
     """Histogram of the vocabulary by bytes. In a byte-level vocabulary every letter stands for one byte."""
-    lengths = [min(len(token), MAX_LENGTH) for token in tokenizer.get_vocab(with_added_tokens=False)]  # type: ignore[attr-defined]
+    lengths = [min(len(token), MAX_LENGTH) for token in tokenizer.get_vocab(with_added_tokens=False)]
     counts = [lengths.count(length) for length in range(1, MAX_LENGTH + 1)]
     edges = [length + 0.5 for length in range(MAX_LENGTH + 1)]
     return histogram(edges, [Layer("tokens", counts)], f"bytes ({MAX_LENGTH} and more together)", "tokens")

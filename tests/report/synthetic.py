@@ -91,6 +91,10 @@ def documents(ids: list[str], urls: list[str], texts: list[str]) -> File:
     )
 
 
+def audit(ids: list[str], decisions: list[str], rules: list[str | None]) -> File:
+    return parquet_file(pa.table({"id": ids, "decision": decisions, "rule": pa.array(rules, pa.string())}))
+
+
 def identities(count: int) -> list[str]:
     return [f"crawl/00000/{number:012d}" for number in range(count)]
 
@@ -133,7 +137,7 @@ def filtered(store: Store, crawl: Checkpoint) -> Checkpoint:
     return finish(store, "filter", {"documents": [shard]}, {"crawl": crawl})
 
 
-def deduplicated(store: Store, source: Checkpoint) -> Checkpoint:
+def deduplicated(store: Store, source: Checkpoint, spec: dict[str, Any] | None = None) -> Checkpoint:
     """Two of five documents duplicate the first."""
     ids = identities(5)
     audit = pa.table(
@@ -152,7 +156,7 @@ def deduplicated(store: Store, source: Checkpoint) -> Checkpoint:
     )
     clusters = ShardOutput({}, {"clusters": 1}, {"cluster_sizes": {"2": 1, "3-4": 1}})
     stages = {"clusters": [clusters], "documents": [shard]}
-    return finish(store, "dedup", stages, {"documents": source}, outputs=("documents",))
+    return finish(store, "dedup", stages, {"documents": source}, spec=spec, outputs=("documents",))
 
 
 def scrubbed(store: Store, source: Checkpoint) -> Checkpoint:
