@@ -76,8 +76,8 @@ def read_checked(store: Store, file: OutputFile) -> bytes:
         )
     if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
         raise DamagedOutput(
-            f"{store.url_of(file.path)} does not match its checksum: restore it from a copy, or delete its node's "
-            "manifest and receipt and run again"
+            f"{store.url_of(file.path)} does not match its checksum: restore it from a copy, or "
+            "`headrace verify --deep --withdraw` and run again: just its shard is computed"
         )
     return data
 

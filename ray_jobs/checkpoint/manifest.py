@@ -135,6 +135,12 @@ def parse_manifest(data: bytes, path: NodePath) -> Manifest:
     return manifest
 
 
+def withdraw(store: Store, path: NodePath, data: Iterable[str]) -> None:
+    """Takes back the manifest, then the receipts of the objects at `data`: the next run computes just these."""
+    store.delete([path.manifest])
+    store.delete({path.receipt_of(file) for file in data})
+
+
 @dataclass(frozen=True)
 class MissingOutput:
     """An output that is gone or has another size than its receipt names."""

@@ -28,6 +28,7 @@ T = TypeVar("T")
 # boto3 splits larger uploads into parts of this size; a single PUT carries up to 5 GB.
 PART_BYTES = 64 << 20
 TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+PART_TRIES = 5
 DELETE_KEYS = 1000  # the API's limit for one request
 # An endpoint that has answered this process before is waited for (a server restarts, a network flaps); one that never
 # did is more likely a wrong address.
@@ -60,14 +61,13 @@ _TRANSIENT = (
 
 
 @functools.lru_cache(maxsize=8)
-def _client_of_process(pid: int, settings: tuple[str | None, ...]) -> Any:
+def _client_of_process(pid: int, settings: tuple[str | None, ...], max_tries: int) -> Any:
     # Keyed by pid: a forked child must not share its parent's connections. A new client costs 95 ms.
     # A session of its own: the default one keeps the first credentials it saw.
     return boto3.session.Session().client(
         "s3",
         config=Config(
-            # For the parts of a large upload; all else is retried below, where a lost answer is told from a refusal.
-            retries={"mode": "standard", "total_max_attempts": 2},
+            retries={"mode": "standard", "total_max_attempts": max_tries},
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             max_pool_connections=32,
@@ -78,9 +78,11 @@ def _client_of_process(pid: int, settings: tuple[str | None, ...]) -> Any:
     )
 
 
-def client() -> Any:
+def client(max_tries: int = 1) -> Any:
+    """This process's client. Requests are tried again by `S3Store._call`, which tells a lost answer from a refusal and
+    begins with short pauses; only the parts of a large upload are botocore's to try again."""
     with _client_lock:
-        return _client_of_process(os.getpid(), tuple(os.environ.get(name) for name in _VARIABLES))
+        return _client_of_process(os.getpid(), tuple(os.environ.get(name) for name in _VARIABLES), max_tries)
 
 
 def _endpoint() -> str:
@@ -131,9 +133,9 @@ class S3Store(Store):
         self._upload(path, lambda: local.open("rb"))
 
     def _upload(self, path: str, opened: Callable[[], BinaryIO]) -> None:
-        def request(s3: Any) -> None:
+        def request(_: Any) -> None:
             with opened() as source:
-                s3.upload_fileobj(source, self.bucket, self._key(path), Config=TRANSFER)
+                client(PART_TRIES).upload_fileobj(source, self.bucket, self._key(path), Config=TRANSFER)
 
         self._call(request)
 

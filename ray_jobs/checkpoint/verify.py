@@ -12,6 +12,7 @@ from enum import Enum
 from ray_jobs.checkpoint.keys import KEY_DIGITS_IN_PATHS, key_of
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, digest_of_receipts, missing_outputs, parse_manifest, read_manifest
+from ray_jobs.checkpoint.manifest import withdraw as withdraw_objects
 from ray_jobs.checkpoint.shards import OutputFile, Receipt
 from ray_jobs.checkpoint.store import Store
 
@@ -22,11 +23,13 @@ HEX_DIGITS = frozenset("0123456789abcdef")
 class Problem(Enum):
     """What was found; the value is what to do."""
 
-    GONE = "restore the object from a copy, or run the node again: just its shard is computed"
-    CONTENT = "restore the object from a copy, or withdraw it and run the node again: just its shard is computed"
-    RECORD = "restore the record from a copy, or delete it and run the node again"
-    DIGEST = "manifest and receipts disagree: delete the manifest and run the node again, its shards are adopted"
-    INPUT = "the input was computed anew with another content: run the node again with a raised generation"
+    GONE = "restore the object from a copy, or run again: just it is computed"
+    CONTENT = (
+        "restore the object from a copy, or `headrace verify --deep --withdraw` and run again: just it is computed"
+    )
+    RECORD = "restore the record from a copy, or `headrace verify --deep --withdraw` and run again"
+    DIGEST = "manifest and receipts disagree: `headrace verify --deep --withdraw` and run again, the shards are adopted"
+    INPUT = "the input was computed anew with another content: raise the node's generation and run again"
     INPUT_GONE = "nothing is damaged; run the recipe again if the input itself is needed"
 
 
@@ -47,7 +50,7 @@ class Finding:
 
     @property
     def can_be_withdrawn(self) -> bool:
-        """Whether `runner.withdraw` of `path` lets the next run compute exactly what is damaged."""
+        """Whether taking back the receipt of `path` lets the next run compute exactly what is damaged."""
         return self.problem in {Problem.GONE, Problem.CONTENT}
 
     def __str__(self) -> str:
@@ -83,6 +86,18 @@ def verify(store: Store, nodes: Iterable[NodePath] | None = None, deep: bool = F
             yield Finding(path, Problem.RECORD, path.manifest, str(error).splitlines()[0])
             continue
         yield from _verify_node(store, manifest, deep)
+
+
+def withdraw(store: Store, findings: Iterable[Finding]) -> None:
+    """Takes back what is damaged, so that the next run computes exactly that: receipts of damaged objects, manifests
+    that disagree with their receipts, records that cannot be read. Damaged bytes stay where they are, for inspection,
+    until they are collected as garbage."""
+    for finding in findings:
+        if finding.can_be_withdrawn:
+            withdraw_objects(store, finding.node, [finding.path])
+        elif finding.problem in {Problem.DIGEST, Problem.RECORD}:
+            store.delete([finding.node.manifest])
+            store.delete([finding.path])
 
 
 def _verify_node(store: Store, manifest: Manifest, deep: bool) -> Iterator[Finding]:

@@ -200,7 +200,7 @@ class _Driver:
             elif self._strike(result.shard, result.reason, result.trace):
                 again.append([result.shard])
         if store_failure is not None:
-            self._charge_loss(f"the store failed: {store_failure.reason}")
+            self._charge_loss(store_failure.reason)
         return again
 
     def _after_loss(self, batch: list[int], finished: Finished) -> list[list[int]]:
@@ -223,8 +223,8 @@ class _Driver:
         self.num_lost += 1
         if self.num_lost > self.limits.infrastructure_retries:
             raise NodeFailed(
-                f"lost {self.num_lost} workers in stage {self.stage.name} (last: {reason}): look at the machines' "
-                "memory, at preemption and at the store, lower resources.workers or raise "
+                f"stage {self.stage.name} lost workers or its store {self.num_lost} times, the last: {reason}. Look at "
+                "that, at the machines' memory and at preemption; lower resources.workers or raise "
                 "resources.infrastructure_retries, then run again: finished shards are kept"
             )
 

@@ -8,7 +8,7 @@ import resource
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from configs.base import Resources
@@ -25,6 +25,7 @@ from ray_jobs.checkpoint.manifest import (
     missing_outputs,
     parse_manifest,
     read_manifest,
+    withdraw,
 )
 from ray_jobs.checkpoint.shards import Outcome, Record, add_counters, check_funnel
 from ray_jobs.checkpoint.store import Store
@@ -98,12 +99,6 @@ def _withdraw_damaged(store: Store, path: NodePath) -> None:
     missing = missing_outputs(store, manifest)
     log.warning("%s: computing %d missing or damaged outputs again (%s)", path.root, len(missing), missing[0])
     withdraw(store, path, {output.file.path for output in missing})
-
-
-def withdraw(store: Store, path: NodePath, data: Iterable[str]) -> None:
-    """Takes back the manifest, then the receipts of the objects at `data`: the next run computes just these."""
-    store.delete([path.manifest])
-    store.delete({path.receipt_of(file) for file in data})
 
 
 def _kind_of(request: NodeRequest) -> NodeKind:
@@ -265,5 +260,4 @@ __all__ = [
     "commit",
     "finished_manifest",
     "run_node",
-    "withdraw",
 ]

@@ -59,7 +59,8 @@ def write_samples(
     if spec.temperature > 0:
         choice = {"do_sample": True, "temperature": spec.temperature, "top_k": spec.top_k, "top_p": spec.top_p}
     inputs_BL = torch.from_numpy(prompts_BL.astype(np.int64)).to(model.device)
-    written_BL = model.generate(
+    generate: Any = model.generate
+    written_BL = generate(
         inputs_BL,
         attention_mask=torch.ones_like(inputs_BL),
         max_new_tokens=spec.num_new_tokens,
@@ -73,13 +74,14 @@ def write_samples(
         ended = first in row
         new = row[: row.index(first)] if ended else row
         end = spec.num_prompt_tokens + spec.num_new_tokens
-        texts = (
-            tokenizer.decode(tokens)
-            for tokens in (
-                document.tokens[: spec.num_prompt_tokens].tolist(),
-                new,
-                document.tokens[spec.num_prompt_tokens : end].tolist(),
+        prompt, reference = document.tokens[: spec.num_prompt_tokens], document.tokens[spec.num_prompt_tokens : end]
+        samples.append(
+            Sample(
+                document.id,
+                prompt=str(tokenizer.decode(prompt.tolist())),
+                continuation=str(tokenizer.decode(new)),
+                reference=str(tokenizer.decode(reference.tolist())),
+                ended=ended,
             )
         )
-        samples.append(Sample(document.id, *texts, ended=ended))
     return samples

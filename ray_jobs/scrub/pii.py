@@ -80,7 +80,7 @@ _NOT_PUBLIC_V6 = [ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network(
 
 
 def _is_public_ipv4(text: bytes, start: int, end: int) -> bool:
-    if _is_joined(text, start, end):
+    if text[start - 1 : start] in {b".", b"-"} or re.match(rb"[.\-]\d", text[end : end + 2]):  # part of a longer number
         return False
     try:
         address = ipaddress.IPv4Address(text[start:end].decode())

@@ -59,7 +59,7 @@ def test_a_ref_whose_name_begins_like_anothers_is_apart(file_store: Store) -> No
 
 
 def a_run(recipe: str) -> Run:
-    return Run(id=new_run_id(recipe), recipe=recipe, started=1.0, seconds=2.0, state="COMPLETED", nodes={})
+    return Run(id=new_run_id(recipe, 1.0), recipe=recipe, started=1.0, seconds=2.0, state="COMPLETED", nodes={})
 
 
 def test_runs_are_found_by_id_by_beginning_and_by_recipe(file_store: Store) -> None:

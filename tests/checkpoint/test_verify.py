@@ -6,8 +6,8 @@ import pytest
 
 from ray_jobs.checkpoint.manifest import Manifest
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.checkpoint.verify import Finding, Problem, finished_nodes, verify
-from ray_jobs.cluster.runner import InputKey, run_node, withdraw
+from ray_jobs.checkpoint.verify import Finding, Problem, finished_nodes, verify, withdraw
+from ray_jobs.cluster.runner import InputKey, run_node
 from tests.faults.toy_nodes import NumbersSpec, SumsSpec, request_of
 
 NUMBERS = request_of(NumbersSpec(num_shards=5))
@@ -45,10 +45,10 @@ def test_a_flipped_byte_is_found_and_only_its_shard_is_computed_again(store: Sto
     assert found(store, deep=False) == []
     (finding,) = found(store, deep=True)
     assert (finding.path, finding.problem) == (damaged.path, Problem.CONTENT)
-    assert "run the node again" in str(finding)
+    assert "`headrace verify --deep --withdraw` and run again" in str(finding)
     assert finding.can_be_withdrawn
 
-    withdraw(store, numbers.path, {finding.path})
+    withdraw(store, [finding])
     again = run_node(store, NUMBERS)
     assert again.content_digest == numbers.content_digest
     after = {file.shard: file for file in again.outputs if file.name == damaged.name}
@@ -81,6 +81,9 @@ def test_damaged_records_are_found(store: Store, numbers: Manifest) -> None:
     (finding,) = found(store, deep=False)
     assert finding.problem is Problem.RECORD
     assert "shards will be adopted" in finding.detail
+    withdraw(store, [finding, Finding(numbers.path, Problem.RECORD, receipt, "")])
+    assert run_node(store, NUMBERS).content_digest == numbers.content_digest
+    assert found(store, deep=True) == []
 
 
 def test_an_input_that_changed_under_a_node_is_found(store: Store, numbers: Manifest) -> None:
@@ -101,7 +104,7 @@ def test_intermediate_files_are_verified_too(store: Store, numbers: Manifest) ->
     flip(store, entry.path)
     (finding,) = found(store, deep=True)
     assert (finding.node.node, finding.path) == ("sums", entry.path)
-    withdraw(store, manifest.path, {finding.path})
+    withdraw(store, [finding])
     assert sums(store, numbers).content_digest == manifest.content_digest
     assert found(store, deep=True) == []
 

@@ -204,7 +204,9 @@ def test_lost_workers_are_not_charged_to_their_shards(file_store: Store) -> None
 
 def test_too_many_lost_workers_fail_the_node(file_store: Store) -> None:
     limits = Limits(shard_retries=100, infrastructure_retries=4, max_quarantined_share=1.0)
-    with pytest.raises(NodeFailed, match=r"lost 5 workers.*infrastructure_retries"):
+    with pytest.raises(
+        NodeFailed, match=r"lost workers or its store 5 times, the last: WorkerCrashedError.*infrastructure_retries"
+    ):
         fanned(file_store, only_computed([]), limits=limits, executor=LossyExecutor(first=99, blameless=True))
 
 

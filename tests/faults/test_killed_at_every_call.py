@@ -6,10 +6,6 @@ requests, each killed before it is sent and after it was answered.
 """
 
 import os
-import signal
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from ray_jobs.checkpoint.manifest import Manifest
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.checkpoint.verify import verify
 from ray_jobs.cluster.runner import InputKey, run_node
+from tests.faults.killing import FatalCalls, die, killed
 from tests.faults.toy_nodes import NumbersSpec, SumsSpec, request_of
 
 NUMBERS = NumbersSpec(num_shards=3, rows=4)
@@ -30,25 +27,6 @@ def run_both(store: Store) -> tuple[Manifest, Manifest]:
     numbers = run_node(store, request_of(NUMBERS))
     inputs = {"numbers": InputKey(node="numbers", key=numbers.key)}
     return numbers, run_node(store, request_of(SumsSpec(), inputs))
-
-
-def killed(child: Callable[[], object]) -> bool:
-    """Runs `child` in a fork; True if it was killed, False if it got through."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child()
-            os._exit(0)
-        finally:  # after an exception: nothing of pytest may run twice
-            traceback.print_exc()
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in {0, -signal.SIGKILL}, f"the child failed by itself: {status}"
-    return status != 0
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def check_whole(store: Store, expected: tuple[Manifest, Manifest]) -> None:
@@ -63,36 +41,6 @@ def check_whole(store: Store, expected: tuple[Manifest, Manifest]) -> None:
     ]
     assert store.get(sums.outputs[0].path) == str(sum(range(NUMBERS.num_shards * NUMBERS.rows))).encode()
     assert list(verify(store, deep=True)) == []
-
-
-@dataclass
-class FatalCalls:
-    """Stands in for the module `os` in file_store: the `fatal`-th call of those that matter kills the process."""
-
-    fatal: int
-    after: bool
-    count: int = 0
-    calls: tuple[str, ...] = ("open", "write", "fsync", "close", "link", "unlink", "replace", "mkdir", "rmdir")
-    seen: list[str] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-        if name not in self.calls:
-            return real
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.count += 1
-            if self.count == self.fatal and not self.after:
-                if name == "write":  # cut in the middle
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                die()
-            try:
-                return real(*arguments, **options)
-            finally:
-                if self.count == self.fatal:
-                    die()
-
-        return call
 
 
 @pytest.mark.usefixtures("toy_nodes")
@@ -124,7 +72,7 @@ def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
     for fatal in range(1, MAX_CALLS):
         store = open_store(f"{prefix}/{fatal}")
         # Made here and used there only: the child neither shares a connection nor spends 95 ms on a client.
-        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None))
+        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None), 1)
 
         def child(store: Store = store, fatal: int = fatal, client: Any = unused) -> None:
             count = 0
@@ -136,7 +84,7 @@ def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
                     die()
 
             client.meta.events.register(event, on_request)
-            s3_store.client = lambda: client
+            s3_store.client = lambda max_tries=1: client
             run_both(store)
 
         was_killed = killed(child)

@@ -56,7 +56,7 @@ def test_initial_weights_have_the_deviations_of_gpt2_and_depend_on_the_seed_alon
 
 
 def test_flops_a_token_are_six_a_parameter_and_attention_without_its_causal_half() -> None:
-    # hidden 2048, 16 layers, 16 heads, 8 KV, intermediate 8192, vocabulary 32,000, sequence 4096: the 1.1B of the README.
+    # 1.1 billion parameters.
     spec = ModelSpec(
         hidden=2048, layers=16, heads=16, kv_heads=8, intermediate=8192, max_positions=4096, tied_embeddings=False
     )

@@ -93,7 +93,7 @@ def test_a_second_attempt_exports_what_the_first_trained(
     def trains_again(*_: object) -> None:
         raise AssertionError("the last checkpoint stands")
 
-    monkeypatch.setattr(job, "train_here", trains_again)
+    monkeypatch.setattr(job, "train", trains_again)
     outcome = run(PretrainSpec.model_validate(SPEC), inputs, output_of(store, "second"), ONE)
     assert outcome.metrics["train_tokens"] == 12 * 8 * 32
     # And a third finds the model published.
@@ -102,10 +102,8 @@ def test_a_second_attempt_exports_what_the_first_trained(
 
 
 def test_a_last_checkpoint_that_was_damaged_is_taken_again(
-    store: Store, inputs: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, inputs: dict[str, Checkpoint], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from ray_jobs.pretrain import job
-
     spec = PretrainSpec.model_validate(SPEC)
     reference = output_of(store, "reference")
     run(spec, inputs, reference, ONE)

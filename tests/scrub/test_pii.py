@@ -33,6 +33,7 @@ def scrubbed(text: str, kinds: tuple[str, ...] = ALL) -> str:
         ("ask me@site.com...or him", "ask <EMAIL>...or him"),
         ("邮箱foo@bar.com。", "邮箱<EMAIL>。"),
         ("from 93.184.216.34:80 to 10.0.0.1", "from <IP>:80 to 10.0.0.1"),
+        ("http://93.184.216.34/index, 8.8.4.200/24", "http://<IP>/index, <IP>/24"),
         ("at 2a00:1450:4001:82b::200e.", "at <IP>."),
         ("2001:67c:2564:a119::77/64", "<IP>/64"),
         ("SSN 460-89-9847.", "SSN <SSN>."),
