@@ -10,11 +10,11 @@ import json
 from typing import Any
 
 from configs.base import Resources
+from configs.rates import read_rates
 from configs.report import ReportSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.report.cost import read_prices
 from ray_jobs.report.documents import documents_section
 from ray_jobs.report.duplicates import duplicates_section
 from ray_jobs.report.evaluation import evaluation_section
@@ -42,7 +42,7 @@ def run(spec: ReportSpec, inputs: dict[str, Checkpoint], output: NodeOutput, res
 
 
 def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
-    prices = read_prices()
+    prices = read_rates()
     known = [
         graph_section(nodes),
         evaluation_section(nodes, spec.num_samples),

@@ -3,8 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 
+from configs.rates import Rates
 from ray_jobs.checkpoint.keys import canonical_json
-from ray_jobs.report.cost import Prices
+from ray_jobs.report.cost import dollars_of
 from ray_jobs.report.figures import count, data_size
 from ray_jobs.report.nodes import Node, Nodes, spread
 from ray_jobs.report.overview import headline
@@ -35,7 +36,7 @@ class Lineage:
     cost: float
 
 
-def lineage_section(nodes: Nodes, prices: Prices) -> Section | None:
+def lineage_section(nodes: Nodes, prices: Rates) -> Section | None:
     results = nodes.of_kind("pretrain") or list(nodes)[-1:]
     if not results:
         return None
@@ -44,7 +45,7 @@ def lineage_section(nodes: Nodes, prices: Prices) -> Section | None:
     return Section("lineage", "Lineage", "lineage.html", content, tuple(source.node.name for source in pinned))
 
 
-def lineage_of(nodes: Nodes, result: Node, prices: Prices) -> Lineage:
+def lineage_of(nodes: Nodes, result: Node, prices: Rates) -> Lineage:
     chain = [result, *reversed(nodes.ancestors(result))]
     return Lineage(
         result,
@@ -52,7 +53,7 @@ def lineage_of(nodes: Nodes, result: Node, prices: Prices) -> Lineage:
         sum(node.manifest.seconds for node in chain),
         sum(node.manifest.cpu_seconds for node in chain),
         sum(node.manifest.gpu_seconds for node in chain),
-        sum(prices.of(node) for node in chain),
+        sum(dollars_of(node, prices) for node in chain),
     )
 
 

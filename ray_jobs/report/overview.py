@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.report.cost import Prices
+from configs.rates import Rates
+from ray_jobs.report.cost import dollars_of
 from ray_jobs.report.figures import compact, count, data_size, dollars, duration, figure, share, words
 from ray_jobs.report.graph import Box, draw_graph
 from ray_jobs.report.nodes import Node, Nodes
@@ -15,7 +16,7 @@ NUM_FACTS = 2
 """Metrics or counters that stand for a node of which nothing more is known."""
 
 
-def tiles(nodes: Nodes, prices: Prices) -> list[Tile]:
+def tiles(nodes: Nodes, prices: Rates) -> list[Tile]:
     """What the run came to, as far as it has the nodes for it."""
     shown = []
     funnels = nodes.funnels()
@@ -35,7 +36,7 @@ def tiles(nodes: Nodes, prices: Prices) -> list[Tile]:
             if isinstance(value, int | float):
                 shown.append(Tile(compact(value) if isinstance(value, int) else f"{value:.3f}", label))
     shown.append(Tile(duration(sum(node.manifest.seconds for node in nodes)), "in all nodes, one after another"))
-    shown.append(Tile(dollars(sum(prices.of(node) for node in nodes)), "at list prices"))
+    shown.append(Tile(dollars(sum(dollars_of(node, prices) for node in nodes)), "at list prices"))
     return shown
 
 
@@ -97,12 +98,12 @@ class Row:
     resources: str
 
 
-def table_section(nodes: Nodes, prices: Prices) -> Section:
+def table_section(nodes: Nodes, prices: Rates) -> Section:
     rows = [
         Row(
             node=node,
             started=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(node.manifest.started)),
-            cost=prices.of(node),
+            cost=dollars_of(node, prices),
             notes=notes(node),
             spec=json.dumps(node.spec, indent=2, ensure_ascii=False),
             resources=json.dumps({k: v for k, v in node.manifest.resources.items() if v is not None}, indent=2),
