@@ -103,13 +103,13 @@ def _scatter(
         ends[np.int64((source[i] >> np.uint64(shift)) & mask)] += 1
     begin = start
     for bucket in range(len(ends)):
-        size = ends[bucket]
+        size = int(ends[bucket])
         ends[bucket] = begin
         begin += size
     for i in range(start, end):
-        bucket = np.int64((source[i] >> np.uint64(shift)) & mask)
-        target[ends[bucket]] = source[i]
-        ends[bucket] += 1
+        place = np.int64((source[i] >> np.uint64(shift)) & mask)
+        target[ends[place]] = source[i]
+        ends[place] += 1
 
 
 @numba.njit(cache=True)
@@ -121,11 +121,12 @@ def _sort_by_bucket(
     inner = np.empty(1 << second_bits, dtype=np.int64)
     _scatter(values, scratch, 0, len(values), 64 - first_bits, outer)
     start = 0
-    for end in outer:
-        _scatter(scratch, values, start, end, 64 - first_bits - second_bits, inner)
-        for inner_end in inner:
-            _sort_range(values, start, inner_end)
-            start = inner_end
+    for bucket in range(len(outer)):
+        _scatter(scratch, values, start, int(outer[bucket]), 64 - first_bits - second_bits, inner)
+        for inner_bucket in range(len(inner)):
+            end = int(inner[inner_bucket])
+            _sort_range(values, start, end)
+            start = end
 
 
 @numba.njit(cache=True)

@@ -6,7 +6,7 @@
     duplicates  a shard for every partition: compares candidates and applies the rule of `verify.py`
     documents   a shard for every input file: the documents that are kept, and an audit of all
 
-Only `clusters` sees the whole corpus, in about 8 · (bands + 6) bytes a document and its id; texts and signatures are
+Only `clusters` sees the whole corpus, in about 8 · (bands + 10) bytes a document and its id; texts and signatures are
 held a partition at a time. Documents are ordered by their id, which is the order of (crawl, file, offset).
 """
 
