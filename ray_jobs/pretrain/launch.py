@@ -77,7 +77,7 @@ def train_rank(
 
 
 def threads_of(resources: Resources) -> int:
-    """torch's threads in one rank."""
+    """torch's threads in one rank. On a CPU their number changes the order of some sums, and so the last bits."""
     return max(1, int(resources.cpus))
 
 

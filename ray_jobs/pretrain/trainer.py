@@ -52,6 +52,9 @@ log = logging.getLogger("headrace")
 # Below this many parameters a layer's weights stay gathered between forward and backward: they are smaller than its
 # activations, and gathering them again costs more than it saves.
 RESHARD_ABOVE_PARAMETERS = 250_000_000
+# torch's fused attention in bf16 on a CPU takes four times as long as plain products in the backward pass; but those
+# hold the whole matrix of scores.
+EAGER_ATTENTION_UP_TO = 512
 PROGRESS_SECONDS = 1.0
 
 
@@ -215,6 +218,8 @@ def train(
 def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
     """The sharded model, its parameters not yet filled, and its optimizer."""
     config = transformers_config(spec.model, num_tokens)
+    if device.type == "cpu" and spec.dtype == "bf16" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
+        config._attn_implementation = "eager"
     model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
     model.train()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))

@@ -1,7 +1,6 @@
 """The node in a job of one worker: tokens in, a model that `from_pretrained` loads out."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,25 +135,3 @@ def test_too_few_tokens_are_refused_before_the_ranks_start(store: Store) -> None
     few = {"tokenizer": tokenizer, "tokens": publish_tokens(store, tokenizer, num_documents=3)}
     with pytest.raises(ValueError, match="less than one global batch of 64: take more documents"):
         run(PretrainSpec.model_validate({**SPEC, "global_batch": 64}), few, output_of(store, "first"), ONE)
-
-
-@pytest.mark.slow
-@pytest.mark.cluster
-def test_under_ray_train_the_curve_is_that_of_any_two_ranks(
-    store: Store, inputs: dict[str, Checkpoint], training: Callable[..., dict[str, Any]]
-) -> None:
-    from tests.pretrain.test_ranks import run_ranks
-
-    spec = PretrainSpec.model_validate(SPEC)
-    output = output_of(store, "ray")
-    run(spec, inputs, output, Resources(workers=2))
-    run_ranks(training("processes"))
-    path = NodePath("pretrain", "processes")
-    from ray_jobs.pretrain.curve import read_curve
-
-    def losses(of: NodePath) -> list[tuple[int, float]]:
-        receipt = StepStore(store, of).of_step(12)
-        assert receipt is not None and receipt.world_size == 2
-        return [(line["step"], line["loss"]) for line in read_curve(store, of, receipt)]
-
-    assert losses(output.node_path) == losses(path)

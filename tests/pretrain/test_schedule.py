@@ -21,8 +21,8 @@ def test_without_warm_up_the_peak_comes_first_and_the_rate_never_rises() -> None
 
 
 def test_a_warm_up_as_long_as_the_training_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"warmup_steps .50. must be less than steps"):
-        PretrainSpec(steps=50)
+    with pytest.raises(ValueError, match=r"warmup_steps .30. must be less than steps"):
+        PretrainSpec(steps=30)
 
 
 def test_a_sequence_longer_than_the_model_is_refused() -> None:

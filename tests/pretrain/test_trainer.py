@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.steps import StepReceipt, StepStore
 from ray_jobs.pretrain.tensors import read_tensors
 from ray_jobs.pretrain.trainer import TrainingStopped
+from tests.pretrain.corpus import publish_tokenizer, publish_tokens
 
 Jobs = Callable[..., TrainingJob]
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -31,6 +33,20 @@ def losses(job: TrainingJob) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"]) for line in read_curve(job.store, job.path, receipt)]
 
 
+_reference: dict[str, Any] = {}
+
+
+@pytest.fixture
+def whole(job: Jobs) -> dict[str, Any]:
+    """The uninterrupted training's curve and tensors; trained once, as it is the same every time."""
+    if not _reference:
+        trained = job("whole")
+        train_rank(trained)
+        _, tensors = final(trained)
+        _reference.update(losses=losses(trained), tensors=tensors)
+    return _reference
+
+
 def stop_at(step: int) -> Callable[[], bool]:
     """A `should_stop` that says so in its `step`-th step."""
     asked = iter(range(1, 1000))
@@ -43,41 +59,41 @@ def damage(store: Store, path: str) -> None:
     store.put(path, bytes(data))
 
 
-def test_it_learns(job: Jobs) -> None:
-    whole = job("whole")
-    train_rank(whole)
-    curve = losses(whole)
+def test_it_learns(whole: dict[str, Any]) -> None:
+    curve = whole["losses"]
     assert [step for step, _, _ in curve] == [3, 6, 9, 12]
     assert curve[0][1] > 5.8  # ln 512 = 6.24
     assert curve[-1][1] < curve[0][1] - 0.5
 
 
-def test_two_trainings_of_one_seed_are_equal_to_the_bit_and_of_two_seeds_are_not(job: Jobs) -> None:
-    first, second, third = job("first"), job("second"), job("third", {"seed": 1})
-    for each in (first, second, third):
-        train_rank(each)
-    assert losses(first) == losses(second) != losses(third)
-    for name, tensor in final(first)[1].items():
+def test_two_trainings_of_one_seed_are_equal_to_the_bit_and_of_two_seeds_are_not(
+    job: Jobs, whole: dict[str, Any]
+) -> None:
+    second, third = job("second"), job("third", {"seed": 1})
+    train_rank(second)
+    train_rank(third)
+    assert whole["losses"] == losses(second) != losses(third)
+    for name, tensor in whole["tensors"].items():
         assert torch.equal(tensor, final(second)[1][name]), name
 
 
 @pytest.mark.parametrize("stop", [1, 5, 8, 11])
-def test_a_stopped_and_resumed_training_is_the_uninterrupted_one_to_the_bit(job: Jobs, stop: int) -> None:
-    whole, parts = job("whole"), job("parts")
-    train_rank(whole)
+def test_a_stopped_and_resumed_training_is_the_uninterrupted_one_to_the_bit(
+    job: Jobs, whole: dict[str, Any], stop: int
+) -> None:
+    parts = job("parts")
     with pytest.raises(TrainingStopped, match=f"after step {stop}"):
         train_rank(parts, should_stop=stop_at(stop))
     train_rank(parts)
-    assert losses(parts) == losses(whole)
+    assert losses(parts) == whole["losses"]
     tensors = final(parts)[1]
     assert len(tensors) == 3 * 20  # weights and two moments of 2 layers · 9, the embedding and the last norm
-    for name, tensor in final(whole)[1].items():
+    for name, tensor in whole["tensors"].items():
         assert torch.equal(tensor, tensors[name]), name
 
 
-def test_a_rank_that_dies_between_checkpoints_loses_only_the_steps_since(job: Jobs) -> None:
-    whole, parts = job("whole"), job("parts")
-    train_rank(whole)
+def test_a_rank_that_dies_between_checkpoints_loses_only_the_steps_since(job: Jobs, whole: dict[str, Any]) -> None:
+    parts = job("parts")
 
     def dies() -> Iterator[bool]:
         yield from [False] * 6
@@ -87,54 +103,49 @@ def test_a_rank_that_dies_between_checkpoints_loses_only_the_steps_since(job: Jo
         train_rank(parts, should_stop=dies().__next__)
     assert [receipt.step for receipt in StepStore(parts.store, parts.path).receipts()] == [4]
     train_rank(parts)
-    assert losses(parts) == losses(whole)
+    assert losses(parts) == whole["losses"]
     segments = final(parts)[0].state["segments"]
     assert [(segment["first"], segment["last"]) for segment in segments] == [(0, 4), (4, 12)]
     assert segments[0]["session"] != segments[1]["session"]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
-def test_accumulation_is_one_batch_up_to_rounding(job: Jobs, micro_batch: int) -> None:
-    whole, parts = job("whole"), job("parts", micro_batch=micro_batch)
-    train_rank(whole)
+def test_accumulation_is_one_batch_up_to_rounding(job: Jobs, whole: dict[str, Any], micro_batch: int) -> None:
+    parts = job("parts", micro_batch=micro_batch)
     train_rank(parts)
-    for (_, loss, norm), (_, other_loss, other_norm) in zip(losses(whole), losses(parts), strict=True):
+    for (_, loss, norm), (_, other_loss, other_norm) in zip(whole["losses"], losses(parts), strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-4)
         assert norm == pytest.approx(other_norm, rel=1e-3)
 
 
-def test_recomputing_activations_changes_nothing(job: Jobs) -> None:
-    plain, recomputed = job("plain"), job("recomputed", {"recompute": True})
-    train_rank(plain)
+def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any]) -> None:
+    recomputed = job("recomputed", {"recompute": True})
     train_rank(recomputed)
-    assert losses(plain) == losses(recomputed)
+    assert losses(recomputed) == whole["losses"]
 
 
-def test_bf16_learns_as_fp32_does_and_keeps_fp32_masters(job: Jobs) -> None:
-    fp32, bf16 = job("fp32"), job("bf16", {"dtype": "bf16"})
-    train_rank(fp32)
+def test_bf16_learns_as_fp32_does_and_keeps_fp32_masters(job: Jobs, whole: dict[str, Any]) -> None:
+    bf16 = job("bf16", {"dtype": "bf16"})
     train_rank(bf16)
-    assert losses(bf16)[-1][1] == pytest.approx(losses(fp32)[-1][1], abs=0.05)
+    assert losses(bf16)[-1][1] == pytest.approx(whole["losses"][-1][1], abs=0.05)
     assert {tensor.dtype for tensor in final(bf16)[1].values()} == {torch.float32}
 
 
-def test_z_loss_is_reported_apart_from_the_cross_entropy(job: Jobs) -> None:
+def test_z_loss_is_reported_apart_from_the_cross_entropy(job: Jobs, whole: dict[str, Any]) -> None:
     optimizer = {"learning_rate": 1e-2, "warmup_steps": 3, "z_loss": 1e-2}
-    plain, with_z = job("plain"), job("with_z", {"optimizer": optimizer})
-    train_rank(plain)
+    with_z = job("with_z", {"optimizer": optimizer})
     train_rank(with_z)
     curve = read_curve(with_z.store, with_z.path, final(with_z)[0])
     # Both begin at the same cross-entropy; logsumexp² is about (ln 512)² there.
-    assert curve[0]["loss"] == pytest.approx(losses(plain)[0][1], abs=0.01)
+    assert curve[0]["loss"] == pytest.approx(whole["losses"][0][1], abs=0.01)
     assert curve[0]["z_loss"] == pytest.approx(1e-2 * 6.24**2, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
 def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_taken(
-    job: Jobs, caplog: pytest.LogCaptureFixture, name: str
+    job: Jobs, whole: dict[str, Any], caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    whole, parts = job("whole"), job("parts")
-    train_rank(whole)
+    parts = job("parts")
     with pytest.raises(TrainingStopped):
         train_rank(parts, should_stop=stop_at(10))
     steps = StepStore(parts.store, parts.path)
@@ -145,12 +156,13 @@ def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_taken(
         train_rank(parts)
     assert f"step 10 is passed over: {parts.store.url}" in caplog.text
     assert name in caplog.text and "does not match the checksum" in caplog.text
-    assert losses(parts) == losses(whole)
+    assert losses(parts) == whole["losses"]
 
 
-def test_with_every_checkpoint_damaged_training_begins_anew(job: Jobs, caplog: pytest.LogCaptureFixture) -> None:
-    whole, parts = job("whole"), job("parts")
-    train_rank(whole)
+def test_with_every_checkpoint_damaged_training_begins_anew(
+    job: Jobs, whole: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = job("parts")
     with pytest.raises(TrainingStopped):
         train_rank(parts, should_stop=stop_at(5))
     steps = StepStore(parts.store, parts.path)
@@ -160,7 +172,7 @@ def test_with_every_checkpoint_damaged_training_begins_anew(job: Jobs, caplog: p
     parts.store.put(steps.receipt_path(4), cut.to_json()[:100])
     train_rank(parts)
     assert "is gone" in caplog.text and "is damaged and is passed over" in caplog.text
-    assert losses(parts) == losses(whole)
+    assert losses(parts) == whole["losses"]
 
 
 def test_only_the_newest_checkpoints_are_kept_and_what_a_killed_save_left_is_cleared(job: Jobs) -> None:
@@ -201,3 +213,18 @@ def test_a_token_outside_the_vocabulary_is_refused(job: Jobs) -> None:
     narrow = replace(whole, vocabulary=replace(whole.vocabulary, num_tokens=300))
     with pytest.raises(ValueError, match=r"hold token \d+, but the tokenizer has 300 tokens: train on tokens that"):
         train_rank(narrow)
+
+
+def test_on_s3_a_stopped_training_resumes_and_a_flipped_byte_is_found(
+    s3_store: Store, job: Jobs, whole: dict[str, Any]
+) -> None:
+    tokenizer = publish_tokenizer(s3_store)
+    alike = job("parts")
+    parts = replace(alike, store=s3_store, tokens=publish_tokens(s3_store, tokenizer))
+    with pytest.raises(TrainingStopped):
+        train_rank(parts, should_stop=stop_at(10))
+    steps = StepStore(s3_store, parts.path)
+    damage(s3_store, f"{steps.folder(10, steps.receipts()[0].session)}/__0_0.distcp")
+    train_rank(parts)
+    assert losses(parts) == whole["losses"]
+    assert [receipt.step for receipt in steps.receipts()] == [12, 8]

@@ -1,0 +1,58 @@
+"""Ray Train gives what two ranks give, survives a killed worker, and does not try again what cannot succeed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.checkpoint.layout import NodePath
+from ray_jobs.checkpoint.store import Store
+from ray_jobs.pretrain.curve import read_curve
+from ray_jobs.pretrain.steps import StepStore
+from tests.pretrain.conftest import SPEC
+from tests.pretrain.ranks import finish, start
+
+Training = Callable[..., dict[str, Any]]
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+
+def train(training: dict[str, Any], kill: bool = False) -> str:
+    request = json.dumps({"training": training, "kill": kill})
+    command = [sys.executable, "-m", "tests.pretrain.ray_group", request]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def losses(store: Store, name: str, step: int) -> list[tuple[int, float]]:
+    receipt = StepStore(store, NodePath("pretrain", name)).of_step(step)
+    assert receipt is not None and receipt.world_size == 2
+    return [(line["step"], line["loss"]) for line in read_curve(store, NodePath("pretrain", name), receipt)]
+
+
+def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_two_undisturbed_ranks(
+    store: Store, training: Training
+) -> None:
+    changes = {"steps": 400, "checkpoint_every": 20, "log_every": 20}
+    said = train(training("ray", changes, workers=2, infrastructure_retries=2), kill=True)
+    assert "killed one of 2 workers" in said
+    assert "400 of 400 steps" in said
+    for status, output in finish(start(2, [training("processes", changes)])):
+        assert status == 0, output
+    assert losses(store, "ray", 400) == losses(store, "processes", 400)
+    receipt = StepStore(store, NodePath("pretrain", "ray")).of_step(400)
+    assert receipt is not None and len({segment["session"] for segment in receipt.state["segments"]}) == 2
+
+
+def test_a_loss_that_is_no_number_is_an_error_of_the_user_and_is_not_tried_again(
+    store: Store, training: Training
+) -> None:
+    steep = {"learning_rate": 1e18, "warmup_steps": 0, "clip_norm": 1e30}
+    said = train(training("steep", {**SPEC, "optimizer": steep}, workers=2))
+    assert said.count("ValueError: ") == 1
+    assert "is not a finite number at step" in said
