@@ -330,11 +330,15 @@ def compute_shard(stage: Stage, shard: int, inputs: dict[str, Any]) -> Receipt:
 def write_shard(stage: Stage, shard: int, output: ShardOutput, seconds: float, cpu_seconds: float) -> Receipt:
     """Writes the shard's files; its receipt is returned, not yet published."""
     check_funnel(output.counters, f"{stage.path.node}, stage {stage.name}, shard {shard}")
-    files = []
     token = secrets.token_hex(3)
-    for name, file in sorted(output.files.items()):
-        path = stage.path.data(stage.name, shard, stage.attempt, token, name)
-        stage.store.put(path, file.data)
+    named = [
+        (stage.path.data(stage.name, shard, stage.attempt, token, name), name, file)
+        for name, file in sorted(output.files.items())
+    ]
+    if named:
+        stage.store.put_many([(path, file.data) for path, _, file in named])
+    files = []
+    for path, name, file in named:
         files.append(
             OutputFile(
                 stage=stage.name,

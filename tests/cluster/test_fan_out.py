@@ -228,11 +228,11 @@ class FailingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def put(self, path: str, data: bytes) -> None:
-        if "/data/" in path and self._failures:
+    def put_many(self, objects: Any) -> None:
+        if "/data/" in objects[0][0] and self._failures:
             self._failures -= 1
             raise StoreError("the disk is full: free space")
-        self._store.put(path, data)
+        self._store.put_many(objects)
 
 
 def test_a_store_that_fails_for_a_while_costs_no_shard(file_store: Store) -> None:
