@@ -103,7 +103,7 @@ class CrawlSource(Spec):
 
     @property
     def needs_network(self) -> bool:
-        """Whether pinning asks a server, so that the pin is kept; what is installed here is looked at anew each time."""
+        """Whether pinning asks a server, so that the pin is kept; what is installed here is looked at each time."""
         return self.documentation is None
 
     @model_validator(mode="after")

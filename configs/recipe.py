@@ -180,10 +180,10 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _set(written: Any, override: str) -> None:
-    """Applies `node.field.field=value`, the value being YAML."""
+    """Applies `node.field.field=value`, the value being YAML; `node={…}` replaces all fields but the reserved ones."""
     path, equals, text = override.partition("=")
     parts = path.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
+    if not equals or not all(parts):
         raise ValueError(f"--set {override!r}: write node.field=value, such as pretrain.model.layers=4")
     try:
         value = yaml.safe_load(text)
@@ -195,6 +195,11 @@ def _set(written: Any, override: str) -> None:
     if nodes[parts[0]] is None:
         nodes[parts[0]] = {}
     place = nodes[parts[0]]
+    if len(parts) == 1:
+        if not isinstance(value, dict):
+            raise ValueError(f"--set {override!r}: write node.field=value, such as pretrain.model.layers=4")
+        nodes[parts[0]] = {**{name: place[name] for name in RESERVED if name in place}, **value}
+        return
     for part in parts[1:-1]:
         if not isinstance(place.get(part), dict):
             place[part] = {}

@@ -23,8 +23,9 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.recipe import load_recipe
+from ray_jobs.checkpoint.doctor import require_create_only
 from ray_jobs.checkpoint.lease import process_started
-from ray_jobs.checkpoint.runs import Run, RunNode, new_run_id, write_run
+from ray_jobs.checkpoint.runs import Run, RunNode, begin_run, end_run, new_run_id, write_run
 from ray_jobs.checkpoint.store import open_store
 from tasks.events import NodeEvent, publish
 from tasks.jobs import Cluster
@@ -63,13 +64,15 @@ def build_model(
     """
     from tasks.defaults import ray_address, store_url
 
-    log = get_run_logger()
     began = time.time()
-    plan = make_plan(load_recipe(recipe, overrides or ()), open_store(store or store_url()), refresh)
-    chosen = select(plan, selection or Selection())
-    log.info("store %s, %d of %d nodes to run", plan.store.url, len(chosen.to_run), len(plan.nodes))
+    loaded, at = load_recipe(recipe, overrides or ()), open_store(store or store_url())
+    require_create_only(at)
     flow_run_id = str(runtime.flow_run.id)
-    with watching_for_cancellation(flow_run_id) as cancelled:
+    keys = make_plan(loaded, at, refresh)
+    with relied_on(keys, began) as run_id, watching_for_cancellation(flow_run_id) as cancelled:
+        plan = make_plan(loaded, at)
+        chosen = select(plan, selection or Selection())
+        get_run_logger().info("store %s, %d of %d nodes to run", at.url, len(chosen.to_run), len(plan.nodes))
         context = RunContext(
             store=plan.store,
             cluster=Cluster(address or ray_address()),
@@ -82,8 +85,8 @@ def build_model(
         except KeyboardInterrupt:  # Ctrl-C stops the jobs; SIGTERM leaves them for the next run to attach to
             cancelled.set()
             raise
-    run = run_record(plan, context, began, flow_run_id, cancelled.is_set())
-    write_run(plan.store, run)
+        run = run_record(plan, context, run_id, began, flow_run_id, cancelled.is_set())
+        write_run(at, run)
     if cancelled.is_set():
         return Cancelled(message="cancelled; what is finished stays")
     failed = [name for name, node in run.nodes.items() if node.state == "FAILED"]
@@ -105,7 +108,20 @@ def _run_nodes(plan: Plan, names: list[str], context: RunContext) -> None:
             publish(NodeEvent(name, "SKIPPED", "an input is missing"))
 
 
-def run_record(plan: Plan, context: RunContext, began: float, flow_run_id: str | None, cancelled: bool) -> Run:
+@contextmanager
+def relied_on(plan: Plan, began: float) -> Iterator[str]:
+    """A run's id, under which garbage collection leaves the plan's nodes alone; what stands is looked up under it."""
+    run_id = new_run_id(plan.recipe.name, began)
+    begin_run(plan.store, run_id, [node.path.root for node in plan.nodes.values()])
+    try:
+        yield run_id
+    finally:
+        end_run(plan.store, run_id)
+
+
+def run_record(
+    plan: Plan, context: RunContext, run_id: str, began: float, flow_run_id: str | None, cancelled: bool
+) -> Run:
     """What the run did, for `runs/` in the store."""
     nodes: dict[str, RunNode] = {}
     for name, node in plan.nodes.items():
@@ -125,7 +141,7 @@ def run_record(plan: Plan, context: RunContext, began: float, flow_run_id: str |
         )
     failed = any(node.state == "FAILED" for node in nodes.values())
     return Run(
-        id=new_run_id(plan.recipe.name, began),
+        id=run_id,
         recipe=plan.recipe.name,
         overrides=plan.recipe.overrides,
         started=began,

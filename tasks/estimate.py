@@ -1,21 +1,15 @@
 """What a plan's nodes will take: time, core- and GPU-hours, money; from earlier checkpoints, or the benchmark table."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from configs.crawl import CrawlSource
+from configs.rates import Rates, read_rates
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.store import Store
 from tasks.node import task_of
 from tasks.plan import HIT, Plan, PlannedNode
 
-RATES = Path(__file__).parents[1] / "configs" / "rates.yaml"
 # Enough to smooth one odd run; each costs a read of its manifest and of its inputs'.
 NUM_EARLIER = 3
 
@@ -47,20 +41,11 @@ def estimate(plan: Plan) -> dict[str, Estimate]:
     return estimates
 
 
-def read_rates() -> dict[str, Any]:
-    """configs/rates.yaml, with the fields of the file that HEADRACE_PRICES names in their place."""
-    rates = yaml.safe_load(RATES.read_text())
-    prices = os.environ.get("HEADRACE_PRICES")
-    if prices:
-        rates.update(yaml.safe_load(Path(prices).read_text()))
-    return rates
-
-
 def stored_bytes(manifest: Manifest) -> float:
-    return sum(file.bytes for file in manifest.outputs) or float(manifest.counters.get("bytes", 0))
+    return sum(file.bytes for file in manifest.outputs) or float(manifest.metrics.get("archive_bytes", 0))
 
 
-def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Mapping[str, Any]) -> Estimate:
+def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Rates) -> Estimate:
     resources = node.recipe_node.resources
     earlier = _earlier(store, node.kind)
     flops = task_of(node.kind).flops
@@ -70,28 +55,26 @@ def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Mappin
         ratio = _median([stored_bytes(manifest) / size for manifest, size in earlier])
     else:
         basis = "benchmark table"
-        ratio = rates["kinds"].get(node.kind, {"output_ratio": 1.0})["output_ratio"]
+        ratio = rates.of_kind(node.kind).output_ratio
     if flops is not None:
         work = flops(node.spec)
         before = [(flops_of(manifest, node), manifest) for manifest, _ in earlier]
         per_flop = [manifest.cpu_seconds / done for done, manifest in before if done]
         if resources.gpus:
-            gpu_seconds = work / rates["gpu_flops"]
+            gpu_seconds = work / rates.gpu_flops
             core_seconds = gpu_seconds * resources.cpus / resources.gpus
             basis = "benchmark table"
         else:
-            core_seconds = work * (_median(per_flop) if per_flop else 1 / rates["core_flops"])
+            core_seconds = work * (_median(per_flop) if per_flop else 1 / rates.core_flops)
     elif earlier:
         core_seconds = input_bytes * _median([manifest.cpu_seconds / size for manifest, size in earlier])
     else:
-        core_seconds = (
-            input_bytes / 1e6 * rates["kinds"].get(node.kind, {"core_seconds_per_mb": 1.0})["core_seconds_per_mb"]
-        )
+        core_seconds = input_bytes / 1e6 * rates.of_kind(node.kind).core_seconds_per_mb
     width = resources.workers * max(resources.cpus, 1)
     busy = gpu_seconds / (resources.workers * resources.gpus) if gpu_seconds else core_seconds / width
-    dollars = core_seconds / 3600 * rates["core_hour"] + gpu_seconds / 3600 * rates["gpu_hour"]
+    dollars = core_seconds / 3600 * rates.core_hour + gpu_seconds / 3600 * rates.gpu_hour
     return Estimate(
-        seconds=rates["node_seconds"] + busy,
+        seconds=rates.node_seconds + busy,
         core_hours=core_seconds / 3600,
         gpu_hours=gpu_seconds / 3600,
         dollars=dollars,
@@ -111,7 +94,10 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     """Some earlier manifests of this kind, each with its input bytes."""
     found = []
     for key in store.folders(f"nodes/{kind}/")[:NUM_EARLIER]:
-        manifest = read_manifest(store, NodePath(kind, key))
+        try:
+            manifest = read_manifest(store, NodePath(kind, key))
+        except ValueError:  # damaged, or of a newer format: no basis for an estimate; `headrace verify` names it
+            continue
         if manifest is None:
             continue
         size = 0.0
@@ -124,13 +110,13 @@ def _earlier(store: Store, kind: str) -> list[tuple[Manifest, float]]:
     return found
 
 
-def _pinned_bytes(node: PlannedNode, rates: Mapping[str, Any]) -> float:
+def _pinned_bytes(node: PlannedNode, rates: Rates) -> float:
     """What the pinned listing says that the crawl weighs; unpinned, by the average archive; generated, by the page."""
     if isinstance(node.spec, CrawlSource):
         crawl = node.spec.common_crawl
         if crawl is None:
             return 0.0
-        return (crawl.num_files or rates["archives_of_a_crawl"]) * rates["archive_bytes"][crawl.format]
+        return (crawl.num_files or rates.archives_of_a_crawl) * rates.archive_bytes[crawl.format]
     content = node.payload["spec"].get("content", {})
     files = content.get("files", [])
     if files:

@@ -20,7 +20,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from configs.base import Resources
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.lease import read_lease
-from ray_jobs.checkpoint.manifest import Manifest, read_manifest
+from ray_jobs.checkpoint.manifest import Manifest, missing_outputs, read_manifest
 from ray_jobs.checkpoint.store import Store
 from tasks import local
 from tasks.failures import JobFailed, Stopped
@@ -189,7 +189,7 @@ def _watch(
     logs = _LogStream(client, submission, watcher.log)
     next_status = next_log = next_keep = 0.0
     while True:
-        manifest = read_manifest(request.store, request.path)
+        manifest = _finished(request)
         if manifest is not None:
             logs.forward()
             return manifest
@@ -212,8 +212,7 @@ def _watch(
             if details is None:
                 return None
             if details.status.is_terminal():
-                manifest = read_manifest(request.store, request.path)
-                if manifest is not None:
+                if _finished(request) is not None:
                     continue
                 logs.forward()
                 if details.status == JobStatus.STOPPED:
@@ -222,6 +221,12 @@ def _watch(
                     return None
                 raise JobFailed(_reason(logs.text, details))
         time.sleep(MANIFEST_SECONDS)
+
+
+def _finished(request: JobRequest) -> Manifest | None:
+    """The manifest, once its outputs are there too: a damaged one stands until the job withdraws it."""
+    manifest = read_manifest(request.store, request.path)
+    return None if manifest is None or missing_outputs(request.store, manifest) else manifest
 
 
 def _was_killed(details: JobDetails) -> bool:

@@ -1,15 +1,17 @@
 """report: one page over all nodes of the run."""
 
 from ray_jobs.checkpoint.manifest import Manifest
-from tasks.node import NodeTask
+from tasks.node import NodeTask, count
 
 
 def headline(manifest: Manifest) -> str:
-    return f"{sum(file.bytes for file in manifest.outputs) / 1e3:,.0f} KB of HTML"
+    page = sum(file.bytes for file in manifest.outputs if file.name == "index.html")
+    return f"{count(page / 1e3)} KB of HTML over {count(manifest.counters.get('nodes', 0), 'nodes')}"
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
-    return [("page", file.path) for file in manifest.outputs if file.name.endswith(".html")]
+    nodes = [("nodes", count(manifest.counters.get("nodes", 0)))]
+    return nodes + [("page" if file.name.endswith(".html") else file.name, file.path) for file in manifest.outputs]
 
 
 NODE = NodeTask("report", "A self-contained HTML page over all nodes of the run.", headline, facts)

@@ -47,7 +47,9 @@ def select(plan: Plan, selection: Selection) -> Chosen:
         wanted &= {_known(recipe, name) for name in selection.only}
     if not wanted:
         raise ValueError("the selection is empty: --to names a node that does not come after --from")
-    for name in wanted:
+    for name in recipe.nodes:
+        if name not in wanted:
+            continue
         for upstream in recipe.nodes[name].inputs.values():
             if upstream not in wanted and plan.nodes[upstream].state != HIT:
                 raise ValueError(

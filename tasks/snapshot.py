@@ -5,12 +5,11 @@ from tasks.node import NodeTask, count
 
 
 def _bytes(manifest: Manifest) -> int:
-    return sum(file.bytes for file in manifest.outputs) or int(manifest.counters.get("bytes", 0))
+    return int(manifest.metrics["archive_bytes"])
 
 
 def headline(manifest: Manifest) -> str:
-    num_archives = manifest.counters.get("archives", len(manifest.outputs))
-    return f"{count(num_archives, 'archives')}, {_bytes(manifest) / 1e6:,.1f} MB"
+    return f"{count(int(manifest.metrics['archives']), 'archives')}, {_bytes(manifest) / 1e6:,.1f} MB"
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:

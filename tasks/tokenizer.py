@@ -6,7 +6,7 @@ from tasks.node import NodeTask
 
 def headline(manifest: Manifest) -> str:
     metrics = manifest.metrics
-    return f"{metrics.get('vocabulary', 0):,} tokens, {metrics.get('bytes_per_token', 0):.2f} bytes a token"
+    return f"{metrics.get('vocab_size', 0):,} tokens, {metrics.get('bytes_per_token', 0):.2f} bytes a token"
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from tasks.node import NodeTask, count
 
 
 def headline(manifest: Manifest) -> str:
-    train, heldout = (manifest.counters.get(f"{split}.num_tokens", 0) for split in ("train", "heldout"))
+    train, heldout = (manifest.counters.get(f"{split}_num_tokens", 0) for split in ("train", "heldout"))
     return f"{train / 1e6:,.2f}M tokens to train on, {heldout / 1e6:,.2f}M held out"
 
 

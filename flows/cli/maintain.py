@@ -24,7 +24,7 @@ def verify(
     for finding in checks.verify(opened, nodes, deep):
         findings.append(finding)
         if not as_json:
-            show.console().print(str(finding), style="red" if finding.is_damage else None, markup=False)
+            show.console().print(str(finding), style="red" if finding.is_damage else None, markup=False, soft_wrap=True)
     damaged = [finding for finding in findings if finding.is_damage]
     if withdraw:
         checks.withdraw(opened, damaged)
@@ -35,7 +35,9 @@ def verify(
         show.print_json({"nodes": len(nodes), "deep": deep, "withdrawn": withdraw, "findings": described})
     else:
         read = "every byte read" if deep else "by their sizes; --deep reads every byte"
-        show.console().print(f"{len(nodes)} nodes verified ({read}): {len(damaged)} damages")
+        show.console().print(f"{len(nodes)} nodes verified ({read}): {len(damaged) or 'nothing'} damaged")
+        if withdraw and damaged:
+            show.console().print("what is damaged was withdrawn: `headrace run` computes just that again")
     raise typer.Exit(1 if damaged else 0)
 
 
@@ -49,7 +51,7 @@ def doctor(store: options.StoreUrl = None, as_json: options.Json = False) -> Non
     else:
         for finding in findings:
             style, word = ("green", "holds") if finding.holds else ("bold red", "FAILS")
-            show.console().print(f"[{style}]{word}[/] {finding.name}: {finding.detail}")
+            show.console().print(f"[{style}]{word}[/] {finding.name}: {finding.detail}", soft_wrap=True)
     raise typer.Exit(0 if all(finding.holds for finding in findings) else 1)
 
 
@@ -71,7 +73,7 @@ def gc(
         show.print_json({"applied": report.applied, "kept_nodes": report.num_kept_nodes, "items": items})
         return
     for item in report.items:
-        console = f"{item.action.value:8} {item.bytes / 1e6:10.2f} MB  {item.what}  ({item.why})"
-        show.console().print(console, markup=False)
+        line = f"{item.action.value:8} {item.bytes / 1e6:10.2f} MB  {item.what}  ({item.why})"
+        show.console().print(line, markup=False, soft_wrap=True)
     freed = f"{report.freed_bytes / 1e6:.2f} MB {'freed' if apply else 'would be freed; --apply does it'}"
     show.console().print(f"{report.num_kept_nodes} nodes are needed; {freed}")

@@ -20,7 +20,8 @@ def plan(
     from tasks.estimate import estimate
     from tasks.plan import make_plan
 
-    made = make_plan(options.recipe_with(recipe, overrides, crawl, files), options.store_at(store), refresh, offline=True)
+    asked = options.recipe_with(recipe, overrides, crawl, files)
+    made = make_plan(asked, options.store_at(store), refresh, offline=True)
     estimates = estimate(made)
     if as_json:
         show.print_json(show.plan_as_json(made, estimates))

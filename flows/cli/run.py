@@ -141,7 +141,7 @@ def finish(run: Run, store: Store, as_json: bool, seconds: float) -> None:
         console = show.console()
         console.print(show.run_table(run))
         for prompt, text in samples_of(run, store):
-            console.print(f"\n[bold]{_plain(prompt)}[/]{_plain(text)}")
+            console.print(f"\n[bold]{_plain(_one_line(prompt))}[/] {_plain(_one_line(text))}")
         failed = {name: node.error for name, node in run.nodes.items() if node.state == "FAILED"}
         for name, error in failed.items():
             console.print(f"\n[bold red]{name} failed[/]: {_plain(error)}")
@@ -154,6 +154,10 @@ def finish(run: Run, store: Store, as_json: bool, seconds: float) -> None:
 
 def _brief(run: Run) -> dict[str, Any]:
     return {name: node.model_dump(exclude={"payload"}) for name, node in run.nodes.items()}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _plain(text: str) -> str:
@@ -181,5 +185,5 @@ def samples_of(run: Run, store: Store) -> list[tuple[str, str]]:
             checkpoint = Checkpoint.open(store, "evaluate", node.key)
             for file in checkpoint.files("samples.json"):
                 samples = json.loads(local_copy(store, file).read_text())
-                return [(sample["prompt"], sample["text"]) for sample in samples[:NUM_SAMPLES]]
+                return [(sample["prompt"], sample["continuation"]) for sample in samples[:NUM_SAMPLES]]
     return []

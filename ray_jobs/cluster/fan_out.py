@@ -249,12 +249,22 @@ class _Driver:
 
 
 def publish_plan(store: Store, path: NodePath, stage: str, shards: Sequence[dict[str, Any]]) -> None:
-    """Fixes what each shard works on, before the first is computed."""
-    if not store.create(path.shards(stage), canonical_json(list(shards)).encode()):
+    """Fixes what each shard works on, before the first is computed.
+
+    Where an input lies is left out: an upstream node that was collected and computed again has the same content, by its
+    checksums, under the names of another attempt.
+    """
+    if not store.create(path.shards(stage), canonical_json(_without_paths(list(shards))).encode()):
         raise NodeFailed(
             f"stage {stage} was begun with other shards than this code would make: the code changed under the same "
             "version. Raise the node's version (or its generation in the recipe), then run again"
         )
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_paths(item) for name, item in value.items() if name != "path"}
+    return [_without_paths(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_receipts(store: Store, path: NodePath, stage: str) -> list[Receipt]:

@@ -1,6 +1,8 @@
 """Pinned archives as streams of bytes: files, HTTP and S3, each checked against what was pinned."""
 
+import contextlib
 import hashlib
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -104,7 +106,7 @@ def s3_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 8}))
+    return boto3.Session().client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 8}))
 
 
 def split_s3(url: str) -> tuple[str, str]:
@@ -121,9 +123,7 @@ def describe_s3(url: str) -> PinnedFile:
 
 def open_s3(file: PinnedFile, start: int = 0) -> ResumingReader:
     """The object from `start`; S3 itself refuses (412) where its etag is another one."""
-    import time
-
-    from botocore.exceptions import HTTPClientError, ReadTimeoutError, ResponseStreamingError
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
 
     bucket, key = split_s3(file.url)
     condition = {} if file.etag is None else {"IfMatch": file.etag}
@@ -132,14 +132,14 @@ def open_s3(file: PinnedFile, start: int = 0) -> ResumingReader:
         if position >= file.size:
             return
         answer = s3_call(file.url, "get_object", Bucket=bucket, Key=key, Range=f"bytes={position}-", **condition)
-        with answer["Body"] as stream:
+        with contextlib.closing(answer["Body"]) as stream:
             yield from stream.iter_chunks(S3_CHUNK_BYTES)
 
     return ResumingReader(
         body,
         file.size,
         start,
-        lost=(HTTPClientError, ReadTimeoutError, ResponseStreamingError),
+        lost=(HTTPClientError, IncompleteReadError),
         attempts=8,
         wait=lambda attempt: time.sleep(min(30.0, 0.5 * 2**attempt)),
         name=file.url,

@@ -96,21 +96,12 @@ class HttpClient:
     def close(self) -> None:
         self._client.close()
 
-    def get(self, url: str, max_bytes: int = 64 << 20) -> bytes:
-        """The whole body, as it was sent.
-
-        Raises:
-            Refused: 4xx that are not tried again, a redirect that is not allowed, a body above `max_bytes`.
-            Unavailable: the budget is spent.
-        """
-        reader = self.open(self.describe(url), max_bytes=max_bytes)
-        with contextlib.closing(reader):
-            return reader.read()
-
     def describe(self, url: str) -> Resource:
         """Size and entity tag of the file, by HEAD; by a one-byte GET where a server does not answer HEAD.
 
-        Raises: as `get`.
+        Raises:
+            Refused: 4xx that are not tried again, a redirect that is not allowed, no size.
+            Unavailable: the budget is spent.
         """
         with self._places:
             response = self._patiently("HEAD", url, {})
@@ -126,15 +117,13 @@ class HttpClient:
             )
         return Resource(url, size, response.headers.get("ETag"))
 
-    def open(self, resource: Resource, start: int = 0, max_bytes: int | None = None) -> ResumingReader:
+    def open(self, resource: Resource, start: int = 0) -> ResumingReader:
         """The file's bytes from `start` as a stream that goes on after lost connections.
 
         Raises:
             Changed: size or etag are not those of `resource`.
-            Refused, Unavailable: as `get`; also while reading.
+            Refused, Unavailable: as `describe`. All of them come while reading.
         """
-        if max_bytes is not None and resource.size > max_bytes:
-            raise Refused(f"{resource.url} has {resource.size} bytes, at most {max_bytes} were expected: check the URL")
         return ResumingReader(
             lambda position: self._body(resource, position),
             resource.size,
@@ -164,7 +153,7 @@ class HttpClient:
                 _check_unchanged(resource, response)
                 # A server that knows no ranges begins anew.
                 skip = start if response.status_code == 200 else 0
-                for chunk in response.iter_raw(1 << 18):
+                for chunk in response.iter_raw():
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue

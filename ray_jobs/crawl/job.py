@@ -15,7 +15,7 @@ from typing import Any
 from configs.base import Resources
 from configs.crawl import FilterSpec, PinnedArchives, PinnedDocumentation, PinnedFile, SnapshotSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
-from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, ShardOutput
+from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
@@ -30,7 +30,6 @@ def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutp
     if isinstance(content, PinnedArchives):
         total = sum(file.size for file in content.files)
         return Outcome(("archives",), {}, {"archives": len(content.files), "archive_bytes": total})
-    _check_versions(content)
     shards = [{"file": file} for file in range(content.num_files)]
     receipts = output.fan_out("archives", shards, make_archive, content)
     total = sum(file.bytes for receipt in receipts for file in receipt.files)
@@ -38,11 +37,19 @@ def snapshot(spec: SnapshotSpec, inputs: dict[str, Checkpoint], output: NodeOutp
 
 
 def make_archive(shard: dict[str, Any], content: PinnedDocumentation) -> ShardOutput:
-    """Crawls one file's share of the documentation site."""
+    """Crawls one file's share of the documentation site.
+
+    Raises:
+        UserError: this worker's environment is not the one that was pinned, or holds too few pages.
+    """
     from ray_jobs.crawl.crawler import crawl
     from ray_jobs.crawl.site import pages_of
 
-    pages = list(pages_of(content, shard["file"]))
+    _check_versions(content)
+    try:
+        pages = list(pages_of(content, shard["file"]))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     archive = crawl(pages, f"documentation-{shard['file']:05d}.warc.gz")
     return ShardOutput({ARCHIVE: File(archive, rows=len(pages))}, {"pages": len(pages)})
 
@@ -85,7 +92,8 @@ def filter(spec: FilterSpec, inputs: dict[str, Checkpoint], output: NodeOutput, 
         ]
     else:
         context = FilterContext(spec, pinned.crawl, crawl)
-        shards = [{"file": file.shard, "made": file.model_dump(mode="json")} for file in crawl.files(ARCHIVE)]
+        # Named by number: the same archive made again lies under another attempt's name.
+        shards = [{"file": file.shard} for file in crawl.files(ARCHIVE)]
     receipts = output.fan_out("documents", shards, filter_archive, context)
     kept = sum(receipt.counters["documents_kept"] for receipt in receipts)
     entered = sum(receipt.counters["documents_in"] for receipt in receipts)
@@ -114,8 +122,10 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
 
     for record in read_records(_archive_of(shard, context), context.spec.max_bytes, faults):
         types[f"records.{record.type}"] += 1
+        # A damaged request leaves a row too: nobody can say any more what it was.
         if record.type not in NOT_DOCUMENTS or record.fault is not None:
             unjudged.append(document_of(record, context.spec))
+            record.block = b""  # of 256 records, whose blocks may be of 5 MiB, only the texts are kept
         if len(unjudged) == JUDGED_TOGETHER:
             judge_unjudged()
     judge_unjudged()
@@ -135,4 +145,5 @@ def _archive_of(shard: dict[str, Any], context: FilterContext) -> Archive:
     if "pinned" in shard:
         return PinnedArchive(PinnedFile.model_validate(shard["pinned"]), context.allowed_hosts)
     assert context.snapshot is not None, "archives that were made are in the snapshot's checkpoint"
-    return LocalArchive(context.snapshot.local_path(OutputFile.model_validate(shard["made"])))
+    (file,) = [file for file in context.snapshot.files(ARCHIVE) if file.shard == shard["file"]]
+    return LocalArchive(context.snapshot.local_path(file))

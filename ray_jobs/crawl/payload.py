@@ -186,4 +186,9 @@ def _encoding_of(body: bytes, content_type: str) -> str:
         encoding = map_encoding_to_html5(named.group(1), fallback_utf8=False)
         if encoding is not None:
             return encoding
-    return detect_encoding(body, max_len=DETECTED_BYTES, from_html_meta=True) or "utf-8"
+    encoding = detect_encoding(body, max_len=DETECTED_BYTES, from_html_meta=True) or "utf-8"
+    if encoding == "utf-8" and detect_encoding(body, DETECTED_BYTES, html5_compatible=False) == "mac-cyrillic":
+        # Which the web does not use: the detector takes Russian in windows-1251 for it, whose small letters are the
+        # same, and replaces it by UTF-8 for browsers' sake.
+        return "cp1251"
+    return encoding

@@ -36,7 +36,7 @@ def measure(text: str) -> Scores:
 
 
 def identify_language(text: str) -> tuple[str, float]:
-    """(code, probability) by fastText's lid.176 (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification")."""
+    """(code, probability) by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759)."""
     labels, probabilities = _model().predict(text[:LANGUAGE_CHARACTERS].replace("\n", " "))
     if not labels:
         return "", 0.0

@@ -48,47 +48,85 @@ def _pack_and_sort(keys: npt.NDArray[np.uint64], numbers: npt.NDArray[np.uint64]
     """Sorted (upper bits of keys[number] ‖ number) of the given ascending documents, and how many bits the number
     takes."""
     bits = max(1, (len(keys) - 1).bit_length()) if len(keys) else 1
-    packed = np.empty(len(numbers), dtype=np.uint64)
-    # Four documents a bucket: the table of buckets still fits a core's cache at ten million.
-    _pack_by_bucket(keys, numbers, bits, min(24, max(1, bits - 2)), packed)
+    packed = keys[numbers]
+    packed &= ~np.uint64((1 << bits) - 1)
+    packed |= numbers
+    # Two passes, which leave four documents a bucket: one pass over so many buckets would miss the cache at every step.
+    first_bits = max(1, (bits - 2) // 2)
+    _sort_by_bucket(packed, np.empty_like(packed), first_bits, max(1, bits - 2 - first_bits))
     return packed, bits
 
 
+# Ciura's gaps ("Best Increments for the Average Case of Shellsort", 2001), continued by the factor 2.25.
+_GAPS = (102_003, 45_335, 20_149, 8_955, 3_980, 1_769, 701, 301, 132, 57, 23, 10, 4)
+
+
 @numba.njit(cache=True)
-def _pack_by_bucket(
-    keys: npt.NDArray[np.uint64],
-    numbers: npt.NDArray[np.uint64],
-    bits: int,
-    bucket_bits: int,
-    packed: npt.NDArray[np.uint64],
+def _sort_range(values: npt.NDArray[np.uint64], start: int, end: int) -> None:  # pragma: no cover
+    """Sorts values[start:end] in place: by insertion where they are few, as in most buckets, else by Shell's method.
+
+    numba's own sort takes a second and a half to compile.
+    """
+    if end - start > 32:
+        for gap in _GAPS:
+            _insert_by(gap, values, start, end)
+    _insert_by(1, values, start, end)
+
+
+@numba.njit(cache=True, inline="always")
+def _insert_by(gap: int, values: npt.NDArray[np.uint64], start: int, end: int) -> None:  # pragma: no cover
+    for i in range(start + gap, end):
+        value = values[i]
+        j = i - gap
+        while j >= start and values[j] > value:
+            values[j + gap] = values[j]
+            j -= gap
+        values[j + gap] = value
+
+
+@numba.njit(cache=True)
+def _scatter(
+    source: npt.NDArray[np.uint64],
+    target: npt.NDArray[np.uint64],
+    start: int,
+    end: int,
+    shift: int,
+    ends: npt.NDArray[np.int64],
 ) -> None:  # pragma: no cover
-    """One pass that scatters by the key's uppermost bits, then sorts each bucket: a third of the time of np.sort."""
-    high = ~np.uint64((1 << bits) - 1)
-    shift = np.uint64(64 - bucket_bits)
-    ends = np.zeros((1 << bucket_bits) + 1, dtype=np.int64)
-    for i in range(len(numbers)):
-        ends[np.int64(keys[numbers[i]] >> shift) + 1] += 1
-    for bucket in range(1 << bucket_bits):
-        ends[bucket + 1] += ends[bucket]
-    for i in range(len(numbers)):
-        key = keys[numbers[i]]
-        target = np.int64(key >> shift)
-        packed[ends[target]] = (key & high) | numbers[i]
-        ends[target] += 1
+    """Copies source[start:end] to target[start:end] in the order of the bits above `shift` that number the buckets.
+
+    On return `ends` holds the end of each bucket; their number is a power of two.
+    """
+    mask = np.uint64(len(ends) - 1)
+    ends[:] = 0
+    for i in range(start, end):
+        ends[np.int64((source[i] >> np.uint64(shift)) & mask)] += 1
+    begin = start
+    for bucket in range(len(ends)):
+        size = int(ends[bucket])
+        ends[bucket] = begin
+        begin += size
+    for i in range(start, end):
+        place = np.int64((source[i] >> np.uint64(shift)) & mask)
+        target[ends[place]] = source[i]
+        ends[place] += 1
+
+
+@numba.njit(cache=True)
+def _sort_by_bucket(
+    values: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64], first_bits: int, second_bits: int
+) -> None:  # pragma: no cover
+    """Sorts in place, by the uppermost bits, then the next, then within buckets: a third of the time of np.sort."""
+    outer = np.empty(1 << first_bits, dtype=np.int64)
+    inner = np.empty(1 << second_bits, dtype=np.int64)
+    _scatter(values, scratch, 0, len(values), 64 - first_bits, outer)
     start = 0
-    for bucket in range(1 << bucket_bits):
-        end = int(ends[bucket])
-        if end - start > 32:  # popular keys
-            packed[start:end].sort()
-        else:
-            for i in range(start + 1, end):
-                value = packed[i]
-                j = i - 1
-                while j >= start and packed[j] > value:
-                    packed[j + 1] = packed[j]
-                    j -= 1
-                packed[j + 1] = value
-        start = end
+    for bucket in range(len(outer)):
+        _scatter(scratch, values, start, int(outer[bucket]), 64 - first_bits - second_bits, inner)
+        for inner_bucket in range(len(inner)):
+            end = int(inner[inner_bucket])
+            _sort_range(values, start, end)
+            start = end
 
 
 @numba.njit(cache=True)

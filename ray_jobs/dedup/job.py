@@ -6,7 +6,7 @@
     duplicates  a shard for every partition: compares candidates and applies the rule of `verify.py`
     documents   a shard for every input file: the documents that are kept, and an audit of all
 
-Only `clusters` sees the whole corpus, in about 8 · (bands + 6) bytes a document and its id; texts and signatures are
+Only `clusters` sees the whole corpus, in about 8 · (bands + 10) bytes a document and its id; texts and signatures are
 held a partition at a time. Documents are ordered by their id, which is the order of (crawl, file, offset).
 """
 
@@ -86,7 +86,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     if len(verified) < len(partitions):
         raise NodeFailed(
             f"{len(partitions) - len(verified)} of {len(partitions)} partitions of candidates failed: without their "
-            "verdicts duplicates would be kept. Their traces are under attempts/<id>/failures/; mend the cause, run again"
+            "verdicts duplicates would be kept. See attempts/<id>/failures/, mend the cause and run again"
         )
     context = replace(context, duplicates=tuple(receipt.files[0] for receipt in verified))
 
@@ -184,7 +184,7 @@ def read_bands(context: Context, files: list[OutputFile]) -> Corpus:
     order = pc.sort_indices(column).to_numpy()
     column = column.take(order)
     if not ascends(column):
-        twice = column.filter(pc.equal(column[:-1], column[1:]))[0]
+        twice = column[:-1].filter(pc.equal(column[:-1], column[1:]))[0]
         raise UserError(f"two documents carry the id {twice}: a crawl's file is listed twice; list it once")
     return Corpus(exact[order], keys[:, order], places[0, order], places[1, order])
 

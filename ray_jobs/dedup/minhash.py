@@ -12,9 +12,8 @@ Lao, Myanmar, Khmer) every character is a word, otherwise a Chinese page would b
 one without words has none, and its signature is all ones.
 
 **Signatures** hold min over the shingles x of (a_i·x + b_i) mod 2^32 with odd a_i, a bijection of the 32-bit numbers.
-That family is not min-wise independent; on word n-grams its error was measured at 0.038 where an ideal one has 0.036,
-for a quarter of the cost of the usual modulus 2^61 - 1. Source: Broder, "On the resemblance and containment of
-documents" (1997).
+That family is not min-wise independent; a test holds its estimates to the spread of independent ones. Source: Broder,
+"On the resemblance and containment of documents" (1997).
 """
 
 import hashlib
@@ -123,7 +122,8 @@ def _normalise(
     end = 0
     for document in range(len(offsets) - 1):
         begin = end
-        # Every byte is written; a space after a space is overwritten by the next. Branches would cost thrice the time.
+        # Every byte is written; a space after a space is overwritten by the next. Branches would cost nearly twice the
+        # time.
         after_space = True
         for i in range(offsets[document], offsets[document + 1]):
             byte = table[data[i]]

@@ -1,4 +1,4 @@
-"""The evaluate node: how well the model predicts held-out text, beside two models that only count, and what it writes."""
+"""The evaluate node: how well the model predicts held-out text, beside two that only count, and what it writes."""
 
 import io
 import json
@@ -30,7 +30,8 @@ def run(spec: EvaluateSpec, inputs: dict[str, Checkpoint], output: NodeOutput, r
     """Scores the model on the tokens node's held-out documents and lets it write.
 
     Raises:
-        ValueError: there is no held-out document, the tokens are another tokenizer's, or the windows do not fit the model.
+        ValueError: there is no held-out document, the tokens are another tokenizer's, or the windows or samples do not
+            fit the model.
     """
     receipt = output.standing(STAGE)
     if receipt is None:

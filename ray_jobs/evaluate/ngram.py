@@ -1,9 +1,8 @@
 """Unigram and trigram models over tokens: what a language model must beat.
 
-The trigram model is Chen and Goodman's interpolated modified Kneser-Ney (1999, section 3.4): each order takes a discount
-that depends on the count (1, 2, 3 or more) and gives what it took to the order below; below the highest order, a word counts
-by how many words it follows, not by how often it comes. Everything is sorted arrays of packed n-grams: counting 2.7 million
-tokens takes half a second on one core.
+The trigram model is Chen and Goodman's interpolated modified Kneser-Ney (1999, section 3.4): each order takes a
+discount that depends on the count (1, 2, 3 or more) and gives what it took to the order below; below the highest order,
+a word counts by how many words it follows, not by how often it comes. Everything is sorted arrays of packed n-grams.
 """
 
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class _Order:
 
 
 class TrigramModel:
-    """Interpolated modified Kneser-Ney of order 3 over a stream of tokens in which documents end with a special token."""
+    """Interpolated modified Kneser-Ney of order 3 over a stream of tokens."""
 
     def __init__(self, train: np.ndarray, num_tokens: int):
         """`train`: the stream, at least three tokens, each below `num_tokens` (at most MAX_VOCABULARY)."""

@@ -1,8 +1,8 @@
 """Perplexity and bits per byte of a model on whole documents, each token scored once.
 
-A document is scored by a window that moves by `stride`: after the first window, a token has at least context − stride tokens
-before it. The first token is predicted from the special token that ends the document before, as in training. Special tokens
-are context, never scored.
+A document is scored by a window that moves by `stride`: after the first window, a token has at least context − stride
+tokens before it. The first token is predicted from the special token that ends the document before, as in training.
+Special tokens are context, never scored.
 
 Shapes: B windows of a batch, L tokens of a window, N = B · L, H hidden.
 """
@@ -32,7 +32,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Window:
-    """inputs = context[start : start + length] of document `document`; its last `num_scored` targets are scored here."""
+    """`length` inputs of a document from `start` on, of which the last `num_scored` targets are scored."""
 
     document: int
     start: int
@@ -67,7 +67,9 @@ def document_nlls(
     weight = model.get_output_embeddings().weight
     inputs = [np.concatenate([[first], document.tokens[:-1]]) for document in documents]
     windows = [
-        window for i, document in enumerate(documents) for window in windows_of(len(document.tokens), context, stride, i)
+        window
+        for i, document in enumerate(documents)
+        for window in windows_of(len(document.tokens), context, stride, i)
     ]
     windows.sort(key=lambda window: window.length)  # little padding; the order is stable, so the sums are too
     totals = np.zeros(len(documents))

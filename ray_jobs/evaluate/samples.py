@@ -35,7 +35,7 @@ def write_samples(
     first: int,
     spec: SamplingSpec,
 ) -> list[Sample]:
-    """Continues the first tokens of documents drawn by the spec's seed; fewer samples where few documents are long enough.
+    """Continues the first tokens of documents drawn by the spec's seed; fewer where few documents are long enough.
 
     `first` is the special token that stands before a document, and that ends one. Raises ValueError when prompt and
     continuation do not fit the model's context.
@@ -59,7 +59,8 @@ def write_samples(
     if spec.temperature > 0:
         choice = {"do_sample": True, "temperature": spec.temperature, "top_k": spec.top_k, "top_p": spec.top_p}
     inputs_BL = torch.from_numpy(prompts_BL.astype(np.int64)).to(model.device)
-    written_BL = model.generate(
+    generate: Any = model.generate
+    written_BL = generate(
         inputs_BL,
         attention_mask=torch.ones_like(inputs_BL),
         max_new_tokens=spec.num_new_tokens,
@@ -73,13 +74,14 @@ def write_samples(
         ended = first in row
         new = row[: row.index(first)] if ended else row
         end = spec.num_prompt_tokens + spec.num_new_tokens
-        texts = (
-            tokenizer.decode(tokens)
-            for tokens in (
-                document.tokens[: spec.num_prompt_tokens].tolist(),
-                new,
-                document.tokens[spec.num_prompt_tokens : end].tolist(),
+        prompt, reference = document.tokens[: spec.num_prompt_tokens], document.tokens[spec.num_prompt_tokens : end]
+        samples.append(
+            Sample(
+                document.id,
+                prompt=str(tokenizer.decode(prompt.tolist())),
+                continuation=str(tokenizer.decode(new)),
+                reference=str(tokenizer.decode(reference.tolist())),
+                ended=ended,
             )
         )
-        samples.append(Sample(document.id, *texts, ended=ended))
     return samples

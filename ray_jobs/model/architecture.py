@@ -5,7 +5,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from configs.model import ModelSpec
@@ -48,7 +47,7 @@ def materialise(model: "PreTrainedModel", device: torch.device) -> None:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> None:
+def initialise(model: "PreTrainedModel", seed: int) -> None:
     """Fills every parameter from `seed`, the same numbers however the model is sharded and on whatever device.
 
     Matrices and embeddings are normal with `initializer_range`, projections into the residual stream with that over

@@ -140,4 +140,6 @@ def load_model(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
     cuda = torch.cuda.is_available()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if cuda else torch.float32)
-    return model.to("cuda" if cuda else "cpu").eval(), AutoTokenizer.from_pretrained(folder)
+    if cuda:
+        torch.nn.Module.cuda(model)  # transformers wraps its own so that type checkers lose it
+    return model.eval(), AutoTokenizer.from_pretrained(folder)

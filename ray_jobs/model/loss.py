@@ -118,6 +118,9 @@ class LossModel(nn.Module):
     read here, within the forward of the outermost one.
     """
 
+    model: Any
+    """A causal language model of transformers, as its submodule."""
+
     def __init__(self, model: nn.Module, z_weight: float = 0.0, num_real: int | None = None):
         super().__init__()
         self.model = model

@@ -23,7 +23,7 @@ from ray_jobs.pretrain.inputs import (
     check_same_tokenizer,
     training_samples,
 )
-from ray_jobs.pretrain.launch import TrainingJob, train_here, train_on_ray
+from ray_jobs.pretrain.launch import Progress, TrainingJob, train_here
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 
 log = logging.getLogger("headrace")
@@ -52,7 +52,6 @@ def _train_and_export(
     while True:
         final = steps.of_step(spec.steps)
         if final is None:
-            train = train_here if resources.workers == 1 else train_on_ray
             train(job, output.progress)
             final = steps.of_step(spec.steps)
             assert final is not None, "training came to its end without publishing its last step"
@@ -63,6 +62,16 @@ def _train_and_export(
             steps.withdraw(final)
             continue
         return output.write(STAGE, exported)
+
+
+def train(job: TrainingJob, progress: Progress) -> None:
+    """Trains until the last step's checkpoint stands."""
+    if job.resources.workers == 1:
+        train_here(job, progress)
+    else:
+        from ray_jobs.pretrain.on_ray import train_on_ray
+
+        train_on_ray(job, progress)
 
 
 def training_job(

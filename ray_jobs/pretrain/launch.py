@@ -1,15 +1,13 @@
-"""Starting the ranks: in this process, by Ray Train, or (see `__main__`) by torchrun. All run `train_rank`."""
+"""What every rank runs, whoever starts it: this process (`train_here`), Ray Train (`on_ray`), torchrun (`__main__`)."""
 
-import json
 import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.base import Resources
 from configs.pretrain import PretrainSpec
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace")
 
 Progress = Callable[..., None]
-PROGRESS_SECONDS = 2.0
 NO_PROGRESS: Progress = lambda done, total, unit, **extra: None  # noqa: E731
 
 
@@ -128,92 +125,3 @@ def sigterm_asks() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def train_on_ray(job: TrainingJob, progress: Progress) -> None:
-    """A group of ranks by Ray Train, which places them, and starts the group again when a worker is lost.
-
-    Raises:
-        ValueError: the training itself cannot go on (as `trainer.train` says); it is not tried again.
-        NodeFailed: more workers were lost than `infrastructure_retries`.
-    """
-    # The controller looks this often whether its workers are done; the default of 2 s is felt in a short run.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=True, logging_level="warning")
-    resources = job.resources
-    of_worker: dict[str, float] = {"CPU": resources.cpus}
-    if resources.gpus:
-        of_worker["GPU"] = resources.gpus
-    if resources.memory_gb:
-        of_worker["memory"] = resources.memory_gb * 2**30
-    trainer = TorchTrainer(
-        _ray_rank,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=of_worker
-        ),
-        run_config=RunConfig(
-            name=f"{job.path.key[:16]}-{job.attempt}",
-            failure_config=FailureConfig(max_failures=resources.infrastructure_retries),
-        ),
-    )
-    try:
-        with _relayed_progress(job, progress):
-            refusal = trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise NodeFailed(f"training lost its workers more often than infrastructure_retries allows: {error}") from error
-    if refusal is not None:
-        raise ValueError(refusal)
-
-
-def _ray_rank(config: dict[str, Any]) -> str | None:
-    """A Ray Train worker. What makes further tries pointless is returned, because Ray Train would try again."""
-    job: TrainingJob = config["job"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        train_rank(job, _StoredProgress(job))
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-class _StoredProgress:
-    """Rank 0 is in another process than the job: its progress goes through the store."""
-
-    def __init__(self, job: TrainingJob):
-        self._job = job
-        self._told = 0.0
-
-    def __call__(self, done: float, total: float, unit: str, **extra: Any) -> None:
-        if done < total and time.monotonic() - self._told < PROGRESS_SECONDS:
-            return
-        self._told = time.monotonic()
-        content = {"done": done, "total": total, "unit": unit, **extra}
-        self._job.store.put(self._job.progress_path, json.dumps(content).encode())
-
-
-@contextmanager
-def _relayed_progress(job: TrainingJob, progress: Progress) -> Iterator[None]:
-    """Shows, while this lasts, what rank 0 stores."""
-    over = threading.Event()
-
-    def relay() -> None:
-        shown = None
-        while not over.wait(PROGRESS_SECONDS):
-            data = job.store.get(job.progress_path)
-            if data is not None and data != shown:
-                shown = data
-                progress(**json.loads(data))
-
-    thread = threading.Thread(target=relay, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=10)

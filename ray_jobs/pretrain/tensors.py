@@ -23,6 +23,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ray_jobs.checkpoint.checkpoint import cache_folder
 from ray_jobs.checkpoint.store import Store
@@ -78,11 +79,10 @@ def read_tensors(steps: StepStore, receipt: StepReceipt, prefix: str) -> dict[st
     """
     objects = _StoreObjects(steps.store, steps.folder(receipt.step, receipt.session), receipt.files)
     reader = _StoreReader(objects)
-    described = reader.read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(metadata.size, dtype=metadata.properties.dtype)
-        for name, metadata in described.items()
-        if name.startswith(prefix)
+        for name, metadata in reader.read_metadata().state_dict_metadata.items()
+        if name.startswith(prefix) and isinstance(metadata, TensorStorageMetadata)
     }
     with _damage_named(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant here
@@ -133,7 +133,7 @@ class _StoreObjects(FileSystemBase):
                 self._unnamed[name] = local.read_bytes()
                 return
             with local.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = _sha256(stream)
             self.store.put_file(f"{self.folder}/{name}", local)
             self.written.append(StepFile(name=name, bytes=local.stat().st_size, sha256=digest))
 
@@ -150,7 +150,7 @@ class _StoreObjects(FileSystemBase):
         path = f"{self.folder}/{name}"
         try:
             with self._opened(path, file.bytes) as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+                if _sha256(stream) != file.sha256:
                     raise DamagedStep(f"{self.store.url_of(path)} does not match the checksum in its receipt")
                 stream.seek(0)
                 yield stream
@@ -191,14 +191,21 @@ class _StoreObjects(FileSystemBase):
         return True
 
 
+def _sha256(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while part := stream.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
+
+
 class _StoreWriter(FileSystemWriter):
     def __init__(self, objects: _StoreObjects):
         # The store syncs what it is given; syncing the temporary files as well would only cost time.
         super().__init__(objects.folder, sync_files=False)
-        self.fs = objects
+        self.fs = objects  # type: ignore[assignment] # torch declares its own, and uses only what both have
 
 
 class _StoreReader(FileSystemReader):
     def __init__(self, objects: _StoreObjects):
         super().__init__(objects.folder)
-        self.fs = objects
+        self.fs = objects  # type: ignore[assignment] # torch declares its own, and uses only what both have

@@ -153,7 +153,7 @@ def train(
     check_batch(spec, len(samples), world)
     session = _agree(session or secrets.token_hex(6))
     model, optimizer = build(spec, num_tokens, device)
-    tensors = _checkpoint_tensors(model, optimizer)
+    tensors = checkpoint_tensors(model, optimizer)
     position = _restore(spec, steps, model, optimizer, tensors)
     if position.step:
         log.info("rank %d goes on from step %d", rank, position.step)
@@ -238,7 +238,8 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
     return model, build_adamw(model.model, spec.optimizer)
 
 
-def _checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """All that a checkpoint holds, by name; loading writes into these very tensors."""
     weights = {f"model.{name}": parameter for name, parameter in model.model.named_parameters()}
     return {**weights, **optimizer_tensors(model.model, optimizer)}
 

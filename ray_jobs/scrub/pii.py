@@ -11,6 +11,7 @@ has them.
 
 import ipaddress
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,20 +40,18 @@ class Span:
     kind: str
 
 
-# Top-level names of files that pages name like addresses: logo@2x.png.
-_IMAGES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"js"}
+# Ends of file names that are written like addresses: logo@2x.png.
+_FILES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"js"}
 
 
 def _is_email(text: bytes, start: int, end: int) -> bool:
     local, _, domain = text[start:end].partition(b"@")
     labels = domain.split(b".")
     return (
-        len(local) <= 64  # RFC 5321, 4.5.3.1.1
-        and len(domain) <= 253
-        and b".." not in local
-        and not local.endswith(b".")
-        and all(0 < len(label) <= 63 and label[0] != 45 and label[-1] != 45 for label in labels)
-        and labels[-1].lower() not in _IMAGES
+        len(local) <= 64  # RFC 5321, 4.5.3.1
+        and len(domain) <= 255
+        and not any(label.startswith(b"-") or label.endswith(b"-") for label in labels)
+        and labels[-1].lower() not in _FILES
     )
 
 
@@ -81,7 +80,7 @@ _NOT_PUBLIC_V6 = [ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network(
 
 
 def _is_public_ipv4(text: bytes, start: int, end: int) -> bool:
-    if _is_joined(text, start, end):
+    if text[start - 1 : start] in {b".", b"-"} or re.match(rb"[.\-]\d", text[end : end + 2]):  # part of a longer number
         return False
     try:
         address = ipaddress.IPv4Address(text[start:end].decode())
@@ -118,10 +117,9 @@ def _num_digits(found: bytes) -> int:
 
 
 def _is_in_row_of_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether other numbers stand directly beside, as in a table."""
-    return bool(
-        re.search(rb"\d[ .\-]$", text[max(0, start - 2) : start]) or re.match(rb"[ .\-]\d", text[end : end + 2])
-    )
+    """Whether other numbers stand directly beside, as in a table. Nothing before an area code in parentheses counts."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    return bool((text[start] != ord("(") and re.search(rb"\d[ .\-]$", before)) or re.match(rb"[ .\-]\d", after))
 
 
 def _is_international_phone(text: bytes, start: int, end: int) -> bool:
@@ -158,7 +156,7 @@ def _is_labelled_phone(text: bytes, start: int, end: int) -> bool:
 RULES = (
     Rule(
         "email",
-        rb"[A-Za-z0-9_][A-Za-z0-9._%+\-]*@[A-Za-z0-9.\-]+\.(?:xn--[A-Za-z0-9\-]+|[A-Za-z]{2,})",
+        rb"[A-Za-z0-9_][A-Za-z0-9._%+\-]*@(?:[A-Za-z0-9\-]+\.)+(?:xn--[A-Za-z0-9\-]+|[A-Za-z]{2,})",
         _is_email,
     ),
     Rule(
@@ -233,11 +231,16 @@ class Scanner:
         spans: list[Span] = []
         for number in sorted(self._any.Match(text) or ()):
             rule = self._rules[number]
-            for match in self._patterns[number].finditer(text):
-                start, end = match.span(rule.group)
-                if rule.check(text, start, end) and not any(s.start < end and start < s.end for s in spans):
-                    spans.append(Span(start, end, rule.kind))
-        return sorted(spans)
+            found = (match.span(rule.group) for match in self._patterns[number].finditer(text))
+            spans += [Span(a, b, rule.kind) for a, b in found if rule.check(text, a, b) and _is_free(a, b, spans)]
+            spans.sort()
+        return spans
+
+
+def _is_free(start: int, end: int, spans: list[Span]) -> bool:
+    """Whether text[start:end] overlaps none of the sorted spans of earlier rules."""
+    after = bisect_left(spans, start, key=lambda one: one.start)
+    return not (after > 0 and spans[after - 1].end > start) and not (after < len(spans) and spans[after].start < end)
 
 
 @lru_cache(maxsize=4)

@@ -40,9 +40,10 @@ def test_overrides_reach_nested_fields_and_resources() -> None:
         ("filter.inputs.crwal=snapshot", "filter.inputs has no slot 'crwal': did you mean 'crawl'?"),
         ("filter.kind=fitler", "no kind of node 'fitler': did you mean 'filter'?"),
         ("filter.generation=0", "filter.generation is 0: write a whole number from 1"),
-        ("min_words=3", "write node.field=value"),
+        ("min_words=3", "no node 'min_words'"),
+        ("filter.=3", "write node.field=value"),
         ("filter.languages=[en", "the value is not YAML"),
-        ("scrub=3", "scrub must hold fields, not 3"),
+        ("scrub=3", "write node.field=value"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_would_be_right(override: str, message: str) -> None:
@@ -73,3 +74,9 @@ def test_two_nodes_of_one_kind_have_names_of_their_own() -> None:
     }
     recipe = make_recipe(written, "two")
     assert {node.kind.name for name, node in recipe.nodes.items() if name != "snapshot"} == {"filter"}
+
+
+def test_a_whole_section_can_be_replaced_and_keeps_its_resources() -> None:
+    recipe = load_recipe("tiny", ["snapshot={archives: {urls: [/data/*.warc.gz]}}"])
+    assert recipe.nodes["snapshot"].written.archives.urls == ("/data/*.warc.gz",)
+    assert recipe.nodes["snapshot"].resources == load_recipe("tiny").nodes["snapshot"].resources

@@ -1,7 +1,8 @@
-"""Runs this room's jobs in process, without lease and commit, and gives their checkpoints."""
+"""Runs this room's nodes in process, through the real protocol, and single archives through filter's function."""
 
 import io
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,48 +11,22 @@ import pyarrow.parquet as pq
 from configs.base import Resources, Spec
 from configs.crawl import FilterSpec, PinnedFile
 from ray_jobs.checkpoint.checkpoint import Checkpoint
-from ray_jobs.checkpoint.keys import key_of, key_payload
-from ray_jobs.checkpoint.layout import NodePath
-from ray_jobs.checkpoint.manifest import Code, Manifest, digest_of_receipts
-from ray_jobs.checkpoint.shards import Outcome, ShardOutput, add_counters, check_funnel
+from ray_jobs.checkpoint.shards import ShardOutput, check_funnel
 from ray_jobs.checkpoint.store import Store
-from ray_jobs.cluster.executor import InlineExecutor
-from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.cluster.runner import InputKey, NodeRequest, run_node
 from ray_jobs.crawl.job import FilterContext, filter_archive
 from ray_jobs.crawl.pins import describe
 
-Job = Callable[[Spec, dict[str, Checkpoint], NodeOutput, Resources], Outcome]
 
-
-def run_job(store: Store, job: Job, spec: Spec, inputs: Mapping[str, Checkpoint]) -> Checkpoint:
-    payload = key_payload(spec.node, spec.version, spec, {slot: node.key for slot, node in inputs.items()})
-    path = NodePath(spec.node, key_of(payload))
-    share = getattr(spec, "max_quarantined_share", 0.0)
-    output = NodeOutput(store, path, "attempt", Resources(workers=1), InlineExecutor, share)
-    outcome = job(spec, dict(inputs), output, output.resources)
-    receipts = [receipt for _, receipt in sorted(output.receipts.items()) if receipt.stage in outcome.outputs]
-    counters = outcome.counters
-    if counters is None:
-        counters = add_counters(receipt.counters for receipt in receipts)
-    check_funnel(counters, spec.node)
-    manifest = Manifest(
+def run(store: Store, spec: Spec, inputs: Mapping[str, Checkpoint] | None = None) -> Checkpoint:
+    request = NodeRequest(
         node=spec.node,
-        key=path.key,
-        payload=payload,
-        inputs={},
-        outputs=tuple(file for receipt in receipts for file in receipt.files),
-        counters=counters,
-        metrics=outcome.metrics,
-        quarantined=tuple(output.quarantined),
-        content_digest=digest_of_receipts(path.key, receipts, output.quarantined),
-        code=Code(version=spec.version, digest=""),
-        resources={},
-        attempt="attempt",
-        started=0.0,
-        seconds=0.0,
-        cpu_seconds=0.0,
+        version=spec.version,
+        spec=json.loads(spec.model_dump_json()),
+        inputs={slot: InputKey(node=node.node, key=node.key) for slot, node in (inputs or {}).items()},
+        resources=Resources(workers=1, shard_retries=1).model_dump(),
     )
-    return Checkpoint(store, manifest)
+    return Checkpoint(store, run_node(store, request))
 
 
 def filter_one(file: Path | str | PinnedFile, spec: FilterSpec | None = None) -> ShardOutput:

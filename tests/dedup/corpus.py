@@ -1,7 +1,7 @@
 """Small corpora, and nodes computed on them inside the test's own process."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,16 @@ import pyarrow.parquet as pq
 from configs.base import Resources, Spec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.code import code_of
-from ray_jobs.checkpoint.keys import key_of, key_payload
+from ray_jobs.checkpoint.keys import key_of
 from ray_jobs.checkpoint.layout import NodePath
-from ray_jobs.checkpoint.manifest import InputRef, Manifest, digest_of_receipts
-from ray_jobs.checkpoint.shards import Outcome, ShardOutput, add_counters, check_funnel, parquet_file
+from ray_jobs.checkpoint.manifest import Manifest, digest_of_receipts
+from ray_jobs.checkpoint.shards import OutputFile, ShardOutput, parquet_file
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.executor import InlineExecutor
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.cluster.runner import InputKey, NodeRequest, commit, run_node
 
 IN_PROCESS = Resources(workers=1)
-
-
-class Given(Spec):
-    """Stands for whatever node made the documents of a test."""
-
-    node = "filter"
-    version = 1
-    name: str
 
 
 def document_table(texts: Sequence[str | bytes], file: int = 0, crawl: str = "TEST", first: int = 0) -> pa.Table:
@@ -45,61 +38,45 @@ def document_table(texts: Sequence[str | bytes], file: int = 0, crawl: str = "TE
     )
 
 
-def published(store: Store, tables: Sequence[pa.Table], name: str = "corpus", node: str = "filter") -> Checkpoint:
-    """A finished node whose stage "documents" holds the tables."""
-
-    def write(spec: Spec, inputs: Mapping[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
-        for shard, table in enumerate(tables):
-            output.write("documents", ShardOutput({"documents.parquet": parquet_file(table)}, {}), shard)
-        return Outcome(("documents",))
-
-    return computed(write, Given(name=name), {}, store, node=node)
-
-
-def computed(
-    run: Callable[..., Outcome],
-    spec: Spec,
-    inputs: dict[str, Checkpoint],
-    store: Store,
-    resources: Resources = IN_PROCESS,
-    node: str | None = None,
-) -> Checkpoint:
-    """The node's checkpoint, as the runner would make it, without its lease and its lookup of the node's kind."""
-    payload = key_payload(node or spec.node, spec.version, spec, {slot: one.key for slot, one in inputs.items()})
-    path = NodePath(node or spec.node, key_of(payload))
-    output = NodeOutput(
-        store,
-        path,
-        secrets.token_hex(6),
-        resources,
-        executor=InlineExecutor,
-        max_quarantined_share=getattr(spec, "max_quarantined_share", 0.0),
-    )
-    outcome = run(spec, inputs, output, resources)
-    receipts = [receipt for _, receipt in sorted(output.receipts.items()) if receipt.stage in outcome.outputs]
-    counters = outcome.counters or add_counters(receipt.counters for receipt in receipts)
-    check_funnel(counters, path.node)
+def published(store: Store, tables: Sequence[pa.Table], name: str = "corpus") -> Checkpoint:
+    """A finished filter whose stage "documents" holds the tables."""
+    payload = {"name": name}
+    path = NodePath("filter", key_of(payload))
+    output = NodeOutput(store, path, secrets.token_hex(6), IN_PROCESS, executor=InlineExecutor)
+    receipts = [
+        output.write("documents", ShardOutput({"documents.parquet": parquet_file(table)}, {}), shard)
+        for shard, table in enumerate(tables)
+    ]
     manifest = Manifest(
         node=path.node,
         key=path.key,
         payload=payload,
-        inputs={
-            slot: InputRef(node=one.node, key=one.key, content_digest=one.manifest.content_digest)
-            for slot, one in inputs.items()
-        },
+        inputs={},
+        output_stages=("documents",),
         outputs=tuple(file for receipt in receipts for file in receipt.files),
-        counters=counters,
-        metrics=outcome.metrics,
-        quarantined=tuple(output.quarantined),
-        content_digest=digest_of_receipts(path.key, receipts, output.quarantined),
-        code=code_of("dedup", spec.version),
+        counters={},
+        metrics={},
+        content_digest=digest_of_receipts(path.key, receipts, ()),
+        code=code_of("crawl", 1),
         resources={},
         attempt=output.attempt,
         started=0.0,
         seconds=0.0,
         cpu_seconds=0.0,
     )
-    return Checkpoint(store, manifest)
+    return Checkpoint(store, commit(store, manifest))
+
+
+def computed(spec: Spec, inputs: Mapping[str, Checkpoint], store: Store) -> Checkpoint:
+    """The node of this spec, computed by the runner in this process."""
+    request = NodeRequest(
+        node=spec.node,
+        version=spec.version,
+        spec=spec.model_dump(mode="json"),
+        inputs={slot: InputKey(node=upstream.node, key=upstream.key) for slot, upstream in inputs.items()},
+        resources=IN_PROCESS.model_dump(mode="json"),
+    )
+    return Checkpoint(store, run_node(store, request))
 
 
 def rows(checkpoint: Checkpoint, name: str, stage: str | None = None) -> list[dict[str, Any]]:
@@ -108,7 +85,7 @@ def rows(checkpoint: Checkpoint, name: str, stage: str | None = None) -> list[di
     return [row for one in tables for row in one.to_pylist()]
 
 
-def table(checkpoint: Checkpoint, file: Any) -> pa.Table:
+def table(checkpoint: Checkpoint, file: OutputFile) -> pa.Table:
     return pq.read_table(pa.BufferReader(checkpoint.read(file)))
 
 

@@ -1,8 +1,8 @@
 """Small tokenizer and tokens nodes made of real text: the sources of Python's own library."""
 
 import argparse
-import asyncio.base_events
 import ast
+import asyncio.base_events
 import email.message
 import functools
 import hashlib
@@ -71,7 +71,7 @@ def publish(
     outputs = []
     for stage, files in stages.items():
         for name, data in files.items():
-            where = path.data(stage, 0, "test", name)
+            where = path.data(stage, 0, "test", "0", name)
             store.put(where, data)
             digest = hashlib.sha256(data).hexdigest()
             outputs.append(
@@ -86,6 +86,7 @@ def publish(
             for slot, upstream in (inputs or {}).items()
         },
         outputs=tuple(outputs),
+        output_stages=tuple(stages),
         counters={},
         metrics=metrics or {},
         content_digest="",

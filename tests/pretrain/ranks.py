@@ -1,8 +1,9 @@
-"""Several ranks of training as processes of their own: `python -m tests.pretrain.ranks REQUEST`, with torchrun's environment.
+"""Several ranks of training, each a process with torchrun's environment: `python -m tests.pretrain.ranks REQUEST`.
 
 A request is a JSON list of trainings, which the ranks work through one after another (torch is imported once).
 """
 
+import itertools
 import json
 import os
 import signal
@@ -80,11 +81,13 @@ def main() -> int:
     status = 0
     for training in json.loads(sys.argv[1]):
         try:
+            stop_at = training.pop("stop_at", None)
             with sigterm_asks() as asked:
-                train_rank(job_of(**training), should_stop=asked)
+                steps = itertools.count(1)
+                train_rank(job_of(**training), should_stop=lambda: asked() or next(steps) == stop_at)  # noqa: B023
         except (ValueError, TrainingStopped) as error:
             print(f"{type(error).__name__}: {error}", flush=True)
-            status = 1
+            status = 0 if stop_at else 1
     dist.destroy_process_group()
     return status
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -196,10 +196,8 @@ def test_a_corpus_smaller_than_one_batch_is_refused(job: Jobs) -> None:
         train_rank(job("small", {"global_batch": 100_000}))
 
 
-def test_a_token_outside_the_vocabulary_is_refused(job: Jobs, training: Callable[..., dict[str, Any]]) -> None:
+def test_a_token_outside_the_vocabulary_is_refused(job: Jobs) -> None:
     whole = job("whole")
-    from dataclasses import replace
-
     narrow = replace(whole, vocabulary=replace(whole.vocabulary, num_tokens=300))
     with pytest.raises(ValueError, match=r"hold token \d+, but the tokenizer has 300 tokens: train on tokens that"):
         train_rank(narrow)

@@ -33,6 +33,7 @@ def finish(plan: Plan, *names: str, digest: str | None = None) -> None:
                 for slot, up in node.recipe_node.inputs.items()
             },
             outputs=(),
+            output_stages=(),
             counters={},
             metrics={},
             content_digest="0" * 64,

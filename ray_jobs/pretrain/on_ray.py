@@ -1,0 +1,163 @@
+"""Ranks as a Ray Train worker group, which places them, watches them, and starts them again when one is lost.
+
+Neither the job nor Ray Train's controller imports torch (2 s of CPU each): the backend below only gives every worker
+the environment that torchrun would, and the workers make their process group from it.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from ray_jobs.cluster.fan_out import NodeFailed
+from ray_jobs.pretrain.launch import Progress, TrainingJob, backend_of, device_of_rank, train_rank
+
+log = logging.getLogger("headrace")
+
+PROGRESS_SECONDS = 2.0
+
+
+def train_on_ray(job: TrainingJob, progress: Progress) -> None:
+    """Trains on `job.resources.workers` ranks.
+
+    Raises:
+        ValueError: the training itself cannot go on (as `trainer.train` says); it is not tried again.
+        NodeFailed: more workers were lost than `infrastructure_retries`.
+    """
+    # The controller looks this often whether its workers are done; the default of 2 s is felt in a short run.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    if len(ray.nodes()) == 1:  # one process less: no other node could announce that it goes away
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    resources = job.resources
+    of_worker: dict[str, float] = {"CPU": resources.cpus}
+    if resources.gpus:
+        of_worker["GPU"] = resources.gpus
+    if resources.memory_gb:
+        of_worker["memory"] = resources.memory_gb * 2**30
+    trainer = DataParallelTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        backend_config=TorchrunEnvironment(),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=of_worker
+        ),
+        run_config=RunConfig(
+            name=f"{job.path.key[:16]}-{job.attempt}",
+            failure_config=FailureConfig(max_failures=resources.infrastructure_retries),
+        ),
+    )
+    try:
+        with _relayed_progress(job, progress):
+            result: Any = trainer.fit()
+    except TrainingFailedError as error:
+        raise NodeFailed(
+            f"training lost its workers more often than resources.infrastructure_retries allows: {error}"
+        ) from error
+    if result.return_value is not None:
+        raise ValueError(result.return_value)
+
+
+def _worker(config: dict[str, Any]) -> str | None:
+    """One rank. What makes further tries pointless is returned, because Ray Train would try again."""
+    import torch.distributed as dist
+
+    job: TrainingJob = config["job"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    device_of_rank(job.resources)
+    dist.init_process_group(backend_of(job.resources))
+    try:
+        train_rank(job, _StoredProgress(job))
+    except ValueError as error:
+        return str(error)
+    finally:
+        dist.destroy_process_group()
+    return None
+
+
+class TorchrunEnvironment(BackendConfig):
+    """Tells Ray Train to give its workers RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _EnvironmentBackend
+
+
+class _EnvironmentBackend(Backend):
+    # The GPUs of all workers of a machine are visible to each: LOCAL_RANK names one, and NCCL reaches the others.
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        address, port = worker_group.execute_single(0, _free_port)
+        worker_group.execute(_set_environment, address, port)
+
+
+def _free_port() -> tuple[str, int]:
+    """An address of this worker that others reach, and a port that is free on it."""
+    address = ray.util.get_node_ip_address()
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return address, probe.getsockname()[1]
+
+
+def _set_environment(address: str, port: int) -> None:
+    context = ray.train.get_context()
+    os.environ.update(
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+        RANK=str(context.get_world_rank()),
+        WORLD_SIZE=str(context.get_world_size()),
+        LOCAL_RANK=str(context.get_local_rank()),
+        LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
+    )
+
+
+class _StoredProgress:
+    """Rank 0 is in another process than the job: its progress goes through the store."""
+
+    def __init__(self, job: TrainingJob):
+        self._job = job
+        self._told = 0.0
+
+    def __call__(self, done: float, total: float, unit: str, **extra: Any) -> None:
+        if done < total and time.monotonic() - self._told < PROGRESS_SECONDS:
+            return
+        self._told = time.monotonic()
+        content = {"done": done, "total": total, "unit": unit, **extra}
+        self._job.store.put(self._job.progress_path, json.dumps(content).encode())
+
+
+@contextmanager
+def _relayed_progress(job: TrainingJob, progress: Progress) -> Iterator[None]:
+    """Shows, while this lasts, what rank 0 stores."""
+    over = threading.Event()
+
+    def relay() -> None:
+        shown = None
+        last = False
+        while not last:
+            last = over.wait(PROGRESS_SECONDS)  # once more when it is over
+            data = job.store.get(job.progress_path)
+            if data is not None and data != shown:
+                shown = data
+                progress(**json.loads(data))
+
+    thread = threading.Thread(target=relay, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)

@@ -1,0 +1,129 @@
+"""Figures, differences and pieces of text."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from ray_jobs.report.duplicates import differences, words_of
+from ray_jobs.report.figures import compact, data_size, dollars, duration, excerpt, figure, masked, printable, share
+from ray_jobs.report.nodes import spread
+from ray_jobs.report.tokens import cut
+from ray_jobs.report.training import spikes_of
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (compact(0), "0"),
+        (compact(812), "812"),
+        (compact(1803), "1,803"),
+        (compact(281_236), "281k"),
+        (compact(1_120_000), "1.12M"),
+        (compact(0.00412), "0.00412"),
+        (compact(math.inf), "inf"),
+        (data_size(999), "999 bytes"),
+        (data_size(4.2e6), "4.2 MB"),
+        (duration(0.42), "0.4 s"),
+        (duration(59), "59 s"),
+        (duration(185), "3 min 5 s"),
+        (duration(120), "2 min"),
+        (duration(7800), "2 h 10 min"),
+        (duration(86400 * 3.5), "3.5 days"),
+        (share(1, 3), "33.3%"),
+        (share(0, 3), "0%"),
+        (share(1, 5000), "< 0.1%"),
+        (share(1, 0), "–"),
+        (dollars(0), "$0.00"),
+        (dollars(12.345), "$12.35"),
+        (dollars(0.0004), "$0.0004"),
+        (dollars(0.000004), "< $0.0001"),
+        (figure(1_837_797_212_160), "1.84T"),
+        (figure(1.5), "1.5"),
+        (figure(True), "True"),
+    ],
+)
+def test_figures_are_short_and_exact(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_an_excerpt_ends_at_a_word() -> None:
+    assert excerpt("  one\n two  three four", 12) == "one two …"
+    assert excerpt("short", 12) == "short"
+    assert len(excerpt("x" * 10_000_000, 50)) <= 52
+
+
+def test_printable_keeps_text_and_drops_what_html_forbids() -> None:
+    assert printable("a\tb\nc é 漢 😀") == "a\tb\nc é 漢 😀"
+    assert printable("\x00\u202e\ud800\uffff") == "\ufffd" * 4
+
+
+@pytest.mark.parametrize(
+    "personal",
+    [
+        "a.b+c@mail.example.co.uk",
+        "+49 30 1234567",
+        "555-010-0199",
+        "078-05-1120",
+        "203.0.113.7",
+        "2001:db8:0:1:2:3:4:5",
+    ],
+)
+def test_what_looks_personal_is_masked(personal: str) -> None:
+    assert masked(f"see {personal} for") == "see [masked] for"
+
+
+def test_dates_versions_and_short_numbers_are_not_masked() -> None:
+    text = "on 2024-05-06 release 1.2.3 of 12 345 units at 10:20:30"
+    assert masked(text) == text
+
+
+def test_spread_is_even_and_stable() -> None:
+    assert spread(range(10), 3) == [0, 3, 6]
+    assert spread(range(2), 3) == [0, 1]
+    assert spread(range(10), 0) == spread(range(10), -1) == []
+
+
+def test_differences_begin_shortly_before_the_first_one() -> None:
+    same = [f"w{n}" for n in range(100)]
+    (kept, dropped), begin = differences([*same, "old", "end"], [*same, "new", "words", "end"])
+    assert begin == (88, 88)
+    assert [words for differs, words in kept if differs] == ["old"]
+    assert [words for differs, words in dropped if differs] == ["new words"]
+    assert differences(["a"], ["a"]) == (([(False, "a")], [(False, "a")]), (0, 0))
+    assert differences([], []) == (([], []), (0, 0))
+
+
+def test_a_page_of_one_word_does_not_fill_the_report() -> None:
+    assert sum(map(len, words_of("x" * 10_000_000 + " y"))) <= 100
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(["the other words of the text"], trainer)
+    return made
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_pieces_are_the_whole_text_in_order(tokenizer: Tokenizer, text: str) -> None:
+    pieces = cut(tokenizer, text)
+    assert "".join(piece.text for piece in pieces) == text.replace("\n", "⏎")
+    assert [int(token) for piece in pieces for token in piece.ids.split()] == tokenizer.encode(text).ids
+
+
+def test_tokens_within_one_character_are_one_piece(tokenizer: Tokenizer) -> None:
+    (piece,) = cut(tokenizer, "😀")
+    assert piece.text == "😀" and len(piece.ids.split()) == 4
+
+
+def test_a_spike_is_what_leaps_out_of_the_lines_before_it() -> None:
+    calm = [(float(step), 1.0) for step in range(60)]
+    assert spikes_of(calm) == [] and spikes_of([]) == []
+    assert spikes_of([*calm, (60.0, 3.5), (61.0, 1.0)]) == [(60.0, 3.5)]
+    assert spikes_of([(0.0, 50.0), *calm]) == []
