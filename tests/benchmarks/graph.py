@@ -125,6 +125,7 @@ def fanout_ms_per_shard_prefect_ray(bench: Bench) -> float:
         "DO_NOT_TRACK": "1",
         "RAY_AUTH_MODE": "disabled",
         "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     script = Path(__file__).parent / "peer_prefect_ray.py"
     command = [str(python), str(script), str(NUM_PEER_SHARDS), str(WORKERS)]

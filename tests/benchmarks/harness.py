@@ -72,7 +72,7 @@ class Bench:
         folder = Path(tempfile.gettempdir()) / f"headrace-peers-{os.getuid()}" / name
         if not (folder / "ready").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *requirements]
+            install = [folder / "bin" / "python", "-m", "pip", "install", "-qqq", *requirements]
             subprocess.run(install, check=True, stdout=sys.stderr)
             (folder / "ready").touch()
         return folder / "bin" / "python"

@@ -1,6 +1,6 @@
-"""One Prefect task a shard on prefect-ray's runner, as its users write it. Run by graph.py in an environment of its own.
+"""One Prefect task a shard on prefect-ray's runner, as its users write it; prints the milliseconds a shard.
 
-Prints the milliseconds a shard.
+Run by graph.py, in an environment of its own.
 """
 
 import sys

@@ -11,6 +11,7 @@ from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest
 from ray_jobs.checkpoint.shards import File, ShardOutput
 from ray_jobs.checkpoint.store import Store, StoreError
+from ray_jobs.cluster import fan_out as fan_out_module
 from ray_jobs.cluster.executor import Executor, Finished, InlineExecutor
 from ray_jobs.cluster.fan_out import Limits, NodeFailed, Stage, StageResult, UserError, fan_out
 from ray_jobs.cluster.runner import run_node
@@ -217,6 +218,33 @@ def test_shards_that_kill_their_workers_are_found_and_quarantined_alone(file_sto
     result = fanned(file_store, only_computed([]), 32, limits=limits, executor=executor, shards_per_task=8)
     assert {given_up.shard for given_up in result.quarantined} == lethal
     assert {receipt.shard for receipt in result.receipts} == set(range(32)) - lethal
+
+
+class WatchingExecutor(InlineExecutor):
+    """Counts the batches that were submitted and not yet waited for."""
+
+    workers, slots = 3, 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_flight: list[int] = []
+
+    def submit(self, ticket: int, batch: Any) -> None:
+        super().submit(ticket, batch)
+        self.in_flight.append(len(self._waiting))
+
+
+def test_long_shards_run_on_no_more_than_the_workers_and_short_ones_are_queued(
+    file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = WatchingExecutor()
+    fanned(file_store, only_computed([]), 40, executor=short, shards_per_task=1)
+    assert max(short.in_flight) == 12
+    monkeypatch.setattr(fan_out_module, "SHORT_SECONDS", 0.0)  # now all of them count as long
+    long = WatchingExecutor()
+    file_store.delete([entry.path for entry in list(file_store.list(""))])
+    fanned(file_store, only_computed([]), 40, executor=long, shards_per_task=1)
+    assert max(long.in_flight) == 3
 
 
 class FailingStore:
