@@ -2,18 +2,27 @@
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from ray_jobs.checkpoint.store import Entry, Store, StoreError, check_path
+
+T = TypeVar("T")
+NewFile = tuple[str, Callable[[int], None]]
+"""A file's name, and what writes its content into a descriptor."""
 
 # Half-written objects wait under this name; a listing never shows them.
 TEMPORARY_PREFIX = ".new-"
 COPY_BYTES = 1 << 20
+SYNC_THREADS = 8
+FILES_AT_ONCE = 64  # open at a time; the usual limit is 1,024
 # How often a folder may be swept away under us (by the deletion of its last object) before we call it a defect.
 MAX_FOLDER_TRIES = 1000
 
@@ -49,38 +58,39 @@ class FileStore(Store):
             return opened.read(length)
 
     def put(self, path: str, data: bytes | memoryview) -> None:
-        self._put(path, lambda descriptor: _write_all(descriptor, data))
+        self.put_many([(path, data)])
+
+    def put_many(self, objects: Sequence[tuple[str, bytes | memoryview]]) -> None:
+        self._put([(self._file(path), functools.partial(_write_all, data)) for path, data in objects])
 
     def put_file(self, path: str, local: Path) -> None:
         def copy(descriptor: int) -> None:
             with local.open("rb") as source:
                 while chunk := source.read(COPY_BYTES):
-                    _write_all(descriptor, chunk)
+                    _write_all(chunk, descriptor)
 
-        self._put(path, copy)
+        self._put([(self._file(path), copy)])
 
-    def _put(self, path: str, write: Callable[[int], None]) -> None:
-        target = self._file(path)
-        with _explained("write", target), _written(target, write) as temporary:
-            # Readers of an advisory record see the old bytes or the new ones, never half of them.
-            os.replace(temporary, target)  # noqa: PTH105
-            _sync_folder(os.path.dirname(target))  # noqa: PTH120
+    def _put(self, files: Sequence[NewFile]) -> None:
+        for some in _chunks(files):
+            with _explained("write", some[0][0]), _written(some) as temporaries:
+                for temporary, (target, _) in zip(temporaries, some, strict=True):
+                    # Readers of an advisory record see the old bytes or the new ones, never half of them.
+                    os.replace(temporary, target)  # noqa: PTH105
+                temporaries.clear()
+                _sync_folders(target for target, _ in some)
 
     def create(self, path: str, data: bytes) -> bool:
         return self.create_many([(path, data)])[0]
 
     def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         won: list[bool] = []
-        folders: set[str] = set()
-        for path, data in records:
-            target = self._file(path)
-            with _explained("write", target):
-                won.append(_create(target, data))
-            folders.add(os.path.dirname(target))  # noqa: PTH120
-        # A record that stands must still stand after a power cut, also where another writer created it.
-        for folder in folders:
-            with _explained("write", folder):
-                _sync_folder(folder)
+        for some in _chunks([(self._file(path), data) for path, data in records]):
+            new = [(target, functools.partial(_write_all, data)) for target, data in some]
+            with _explained("write", some[0][0]), _written(new) as temporaries:
+                won += [_link(temporary, *record) for temporary, record in zip(temporaries, some, strict=True)]
+                # A record that stands must still stand after a power cut, also where another writer created it.
+                _sync_folders(target for target, _ in some)
         return won
 
     def size(self, path: str) -> int | None:
@@ -149,34 +159,64 @@ def _walk(folder: str, prefix: str, temporaries: bool) -> Iterator[Entry]:
             yield Entry(prefix + entry.name, state.st_size, state.st_mtime)
 
 
-def _create(target: str, data: bytes) -> bool:
-    """One durable file that exists whole or not at all, and that one writer wins. The folder is not synced yet."""
-    with _written(target, lambda descriptor: _write_all(descriptor, data)) as temporary:
+def _link(temporary: str, target: str, data: bytes) -> bool:
+    """Whether the record at `target` is ours: link(2) succeeds for one writer only."""
+    while True:
         try:
             os.link(temporary, target)
+            return True
         except FileExistsError:
-            try:
-                with open(target, "rb") as standing:  # noqa: PTH123 (see FileStore._file)
-                    return standing.read() == data
-            except FileNotFoundError:  # deleted between the two calls: nobody's stands
-                return _create(target, data)
-        return True
+            pass
+        # Deleted between the two calls, it is nobody's.
+        with contextlib.suppress(FileNotFoundError), open(target, "rb") as standing:  # noqa: PTH123 (see _file)
+            return standing.read() == data
 
 
 @contextlib.contextmanager
-def _written(target: str, write: Callable[[int], None]) -> Iterator[str]:
-    """A temporary file beside `target`, synced to the disk; gone at the end unless it was moved."""
-    temporary, descriptor = _open_temporary(os.path.dirname(target))  # noqa: PTH120
+def _written(files: Sequence[NewFile]) -> Iterator[list[str]]:
+    """Temporary files beside their targets, synced to the disk; gone at the end, unless they are taken off the list."""
+    temporaries: list[str] = []
+    descriptors: list[int] = []
     try:
         try:
-            write(descriptor)
-            os.fsync(descriptor)
+            for target, write in files:
+                temporary, descriptor = _open_temporary(os.path.dirname(target))  # noqa: PTH120
+                temporaries.append(temporary)
+                descriptors.append(descriptor)
+                write(descriptor)
+            _sync_files(descriptors)
         finally:
-            os.close(descriptor)
-        yield temporary
+            for descriptor in descriptors:
+                os.close(descriptor)
+        yield temporaries
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108
+        for temporary in temporaries:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108
+
+
+def _sync_files(descriptors: Sequence[int]) -> None:
+    if len(descriptors) == 1:
+        os.fsync(descriptors[0])
+        return
+    # At the same time: the kernel then shares one journal commit and one flush of the disk between them (5 × faster).
+    for _ in _sync_threads(os.getpid()).map(os.fsync, descriptors):
+        pass
+
+
+@functools.lru_cache(maxsize=1)
+def _sync_threads(pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="fsync")  # by pid: threads do not survive a fork
+
+
+def _sync_folders(targets: Iterable[str]) -> None:
+    for folder in {os.path.dirname(target) for target in targets}:  # noqa: PTH120
+        _sync_folder(folder)
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(items), FILES_AT_ONCE):
+        yield items[first : first + FILES_AT_ONCE]
 
 
 def _open_temporary(folder: str) -> tuple[str, int]:
@@ -213,7 +253,7 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+def _write_all(data: bytes | memoryview, descriptor: int) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]

@@ -96,6 +96,10 @@ class Store(ABC):
     def discard(self, leftover: Entry) -> None:
         """Deletes one of `leftovers`; it is no error if it is gone already."""
 
+    def put_many(self, objects: Sequence[tuple[str, bytes | memoryview]]) -> None:
+        """`put` of several objects at once."""
+        self._concurrently(lambda one: self.put(*one), objects)
+
     def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         """`create` for several records at once; a store may share the cost between them."""
         return self._concurrently(lambda record: self.create(*record), records)

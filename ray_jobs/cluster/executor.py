@@ -25,7 +25,10 @@ class Finished:
 class Executor(ABC):
     """Runs `function(context, batch)`; up to `slots` batches may be submitted at once."""
 
+    workers: int
+    """Batches that are meant to run at once."""
     slots: int
+    """Batches that may be submitted at once where they are short, so that no worker waits for the driver."""
 
     @abstractmethod
     def start(self, function: Callable[[Any, Any], Any], context: Any) -> None:
@@ -46,7 +49,7 @@ class Executor(ABC):
 class InlineExecutor(Executor):
     """Works through batches in this process, one after another."""
 
-    slots = 1
+    workers = slots = 1
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Any]] = deque()
@@ -66,7 +69,7 @@ class InlineExecutor(Executor):
 
 
 class RayExecutor(Executor):
-    """Ray tasks. Twice as many as `workers` are kept submitted, at least 16, so that no worker waits for the driver."""
+    """Ray tasks."""
 
     def __init__(self, resources: Resources):
         import ray
@@ -75,6 +78,7 @@ class RayExecutor(Executor):
             ray.init(log_to_driver=True, configure_logging=True, logging_level=logging.WARNING)
         self._ray = ray
         self._resources = resources
+        self.workers = resources.workers
         # More than 64 in flight only lengthens the driver's queue on one head; large groups need two a worker.
         self.slots = max(2 * resources.workers, min(16, 8 * resources.workers))
         self._running: dict[Any, int] = {}

@@ -24,6 +24,8 @@ from ray_jobs.cluster.executor import Executor, Finished
 
 # Receipts of shards that take milliseconds are published together; a longer shard's receipt never waits.
 PUBLISH_SECONDS = 0.2
+# A batch that computes less than this is short: the driver's own milliseconds would show between two of them.
+SHORT_SECONDS = 0.5
 
 
 class NodeFailed(RuntimeError):
@@ -157,6 +159,7 @@ class _Driver:
         self.receipts, self.given_up = receipts, given_up
         self.strikes: dict[int, int] = {}
         self.num_lost = 0
+        self.in_flight = executor.workers
 
     def run(self, todo: list[int], shards_per_task: int) -> None:
         # Few shards are spread over all slots rather than packed into one task.
@@ -167,7 +170,7 @@ class _Driver:
         self.executor.start(work_on, self.stage)
         try:
             while waiting or running:
-                while waiting and len(running) < self.executor.slots:
+                while waiting and len(running) < self.in_flight:
                     batch = waiting.popleft()
                     running[ticket] = batch
                     self.executor.submit(ticket, [(shard, self.shards[shard]) for shard in batch])
@@ -185,6 +188,10 @@ class _Driver:
             raise
 
     def _after_result(self, results: list[Receipt | ShardFailure]) -> list[list[int]]:
+        # More than the workers are kept busy with only where each batch is over in no time: a long shard may need all
+        # the memory that `resources.workers` leaves it.
+        busy_seconds = sum(result.seconds for result in results if isinstance(result, Receipt))
+        self.in_flight = self.executor.slots if busy_seconds < SHORT_SECONDS else self.executor.workers
         again: list[list[int]] = []
         store_failure: ShardFailure | None = None
         for result in results:
@@ -340,11 +347,15 @@ def compute_shard(stage: Stage, shard: int, inputs: dict[str, Any]) -> Receipt:
 def write_shard(stage: Stage, shard: int, output: ShardOutput, seconds: float, cpu_seconds: float) -> Receipt:
     """Writes the shard's files; its receipt is returned, not yet published."""
     check_funnel(output.counters, f"{stage.path.node}, stage {stage.name}, shard {shard}")
-    files = []
     token = secrets.token_hex(3)
-    for name, file in sorted(output.files.items()):
-        path = stage.path.data(stage.name, shard, stage.attempt, token, name)
-        stage.store.put(path, file.data)
+    named = [
+        (stage.path.data(stage.name, shard, stage.attempt, token, name), name, file)
+        for name, file in sorted(output.files.items())
+    ]
+    if named:
+        stage.store.put_many([(path, file.data) for path, _, file in named])
+    files = []
+    for path, name, file in named:
         files.append(
             OutputFile(
                 stage=stage.name,

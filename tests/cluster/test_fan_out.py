@@ -11,6 +11,7 @@ from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest
 from ray_jobs.checkpoint.shards import File, ShardOutput
 from ray_jobs.checkpoint.store import Store, StoreError
+from ray_jobs.cluster import fan_out as fan_out_module
 from ray_jobs.cluster.executor import Executor, Finished, InlineExecutor
 from ray_jobs.cluster.fan_out import Limits, NodeFailed, Stage, StageResult, UserError, fan_out
 from ray_jobs.cluster.runner import run_node
@@ -219,6 +220,33 @@ def test_shards_that_kill_their_workers_are_found_and_quarantined_alone(file_sto
     assert {receipt.shard for receipt in result.receipts} == set(range(32)) - lethal
 
 
+class WatchingExecutor(InlineExecutor):
+    """Counts the batches that were submitted and not yet waited for."""
+
+    workers, slots = 3, 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_flight: list[int] = []
+
+    def submit(self, ticket: int, batch: Any) -> None:
+        super().submit(ticket, batch)
+        self.in_flight.append(len(self._waiting))
+
+
+def test_long_shards_run_on_no_more_than_the_workers_and_short_ones_are_queued(
+    file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = WatchingExecutor()
+    fanned(file_store, only_computed([]), 40, executor=short, shards_per_task=1)
+    assert max(short.in_flight) == 12
+    monkeypatch.setattr(fan_out_module, "SHORT_SECONDS", 0.0)  # now all of them count as long
+    long = WatchingExecutor()
+    file_store.delete([entry.path for entry in list(file_store.list(""))])
+    fanned(file_store, only_computed([]), 40, executor=long, shards_per_task=1)
+    assert max(long.in_flight) == 3
+
+
 class FailingStore:
     """Passes everything on, and fails the first writes of data."""
 
@@ -228,11 +256,11 @@ class FailingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def put(self, path: str, data: bytes) -> None:
-        if "/data/" in path and self._failures:
+    def put_many(self, objects: Any) -> None:
+        if "/data/" in objects[0][0] and self._failures:
             self._failures -= 1
             raise StoreError("the disk is full: free space")
-        self._store.put(path, data)
+        self._store.put_many(objects)
 
 
 def test_a_store_that_fails_for_a_while_costs_no_shard(file_store: Store) -> None:

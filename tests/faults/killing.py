@@ -1,10 +1,11 @@
 """Children that kill themselves at a chosen call."""
 
+import itertools
 import os
 import signal
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -33,7 +34,7 @@ class FatalCalls:
 
     fatal: int
     after: bool
-    count: int = 0
+    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     calls: tuple[str, ...] = ("open", "write", "fsync", "close", "link", "unlink", "replace", "mkdir", "rmdir")
 
     def __getattr__(self, name: str) -> Any:
@@ -42,15 +43,15 @@ class FatalCalls:
             return real
 
         def call(*arguments: Any, **options: Any) -> Any:
-            self.count += 1
-            if self.count == self.fatal and not self.after:
+            number = next(self.count)  # several threads may sync files
+            if number == self.fatal and not self.after:
                 if name == "write":  # cut in the middle
                     real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 die()
             try:
                 return real(*arguments, **options)
             finally:
-                if self.count == self.fatal:
+                if number == self.fatal:
                     die()
 
         return call
