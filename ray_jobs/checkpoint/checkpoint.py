@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import Store, StoreError
+
+PIECE_BYTES = 32 << 20
 
 
 class DamagedOutput(StoreError):
@@ -71,15 +74,23 @@ def read_checked(store: Store, file: OutputFile) -> bytes:
     """
     data = store.get(file.path)
     if data is None:
-        raise DamagedOutput(
-            f"{store.url_of(file.path)} is gone: `headrace verify` lists what is, `headrace run` rebuilds it"
-        )
+        raise _gone(store, file)
     if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DamagedOutput(
-            f"{store.url_of(file.path)} does not match its checksum: restore it from a copy, or "
-            "`headrace verify --deep --withdraw` and run again: just its shard is computed"
-        )
+        raise _damaged(store, file)
     return data
+
+
+def _gone(store: Store, file: OutputFile) -> DamagedOutput:
+    return DamagedOutput(
+        f"{store.url_of(file.path)} is gone: `headrace verify` lists what is, `headrace run` rebuilds it"
+    )
+
+
+def _damaged(store: Store, file: OutputFile) -> DamagedOutput:
+    return DamagedOutput(
+        f"{store.url_of(file.path)} does not match its checksum: restore it from a copy, or "
+        "`headrace verify --deep --withdraw` and run again: just its shard is computed"
+    )
 
 
 def cache_folder() -> Path:
@@ -87,6 +98,8 @@ def cache_folder() -> Path:
     default = Path(tempfile.gettempdir()) / f"headrace-cache-{os.getuid()}"
     folder = Path(os.environ.get("HEADRACE_CACHE", default))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ValueError(f"{folder} belongs to another user, who could change what is read: set HEADRACE_CACHE")
     return folder
 
 
@@ -97,7 +110,25 @@ def local_copy(store: Store, file: OutputFile) -> Path:
     target = cache_folder() / "outputs" / f"{file.sha256}-{file.name}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}")
-        temporary.write_bytes(read_checked(store, file))
-        temporary.replace(target)
+        temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
+        try:
+            _download(store, file, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return target
+
+
+def _download(store: Store, file: OutputFile, target: Path) -> None:
+    """Piece by piece: outputs may be larger than memory."""
+    digest = hashlib.sha256()
+    with target.open("wb") as written:
+        for start in range(0, file.bytes, PIECE_BYTES):
+            try:
+                piece = store.get_range(file.path, start, min(PIECE_BYTES, file.bytes - start))
+            except FileNotFoundError:
+                raise _gone(store, file) from None
+            digest.update(piece)
+            written.write(piece)
+    if digest.hexdigest() != file.sha256:
+        raise _damaged(store, file)

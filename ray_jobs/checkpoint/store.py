@@ -98,17 +98,18 @@ class Store(ABC):
 
     def put_many(self, objects: Sequence[tuple[str, bytes | memoryview]]) -> None:
         """`put` of several objects at once."""
-        self._concurrently(lambda one: self.put(*one), objects)
+        self.concurrently(lambda one: self.put(*one), objects)
 
     def create_many(self, records: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
         """`create` for several records at once; a store may share the cost between them."""
-        return self._concurrently(lambda record: self.create(*record), records)
+        return self.concurrently(lambda record: self.create(*record), records)
 
     def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
         """`get` of many objects, in the order of `paths`."""
-        return self._concurrently(self.get, paths)
+        return self.concurrently(self.get, paths)
 
-    def _concurrently(self, function: Callable[[A], B], items: Sequence[A]) -> Sequence[B]:
+    def concurrently(self, function: Callable[[A], B], items: Sequence[A]) -> Sequence[B]:
+        """`function` of each item, as many at a time as the store bears; results in the order of items."""
         if self.concurrency == 1 or len(items) < 2:
             return [function(item) for item in items]
         with ThreadPoolExecutor(min(self.concurrency, len(items))) as pool:

@@ -17,6 +17,7 @@ from ray_jobs.checkpoint.shards import OutputFile, Receipt
 from ray_jobs.checkpoint.store import Store
 
 READ_BYTES = 8 << 20
+FILES_AT_ONCE = 256
 HEX_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -115,9 +116,12 @@ def _verify_node(store: Store, manifest: Manifest, deep: bool) -> Iterator[Findi
     receipts, damaged = _receipts(store, path)
     yield from damaged
     # Intermediate files too: a node that computes some shards again reads them.
-    for file in dict.fromkeys([*manifest.outputs, *(file for receipt in receipts for file in receipt.files)]):
-        if file.path not in unreadable:
-            yield from _verify_content(store, path, file)
+    files = dict.fromkeys([*manifest.outputs, *(file for receipt in receipts for file in receipt.files)])
+    readable = [file for file in files if file.path not in unreadable]
+    for first in range(0, len(readable), FILES_AT_ONCE):
+        some = readable[first : first + FILES_AT_ONCE]
+        checked = store.concurrently(lambda file: _verify_content(store, path, file), some)
+        yield from (finding for finding in checked if finding is not None)
     yield from _verify_digest(manifest, receipts)
     for slot, upstream in manifest.inputs.items():
         there = read_manifest(store, NodePath(upstream.node, upstream.key))
@@ -151,14 +155,14 @@ def _verify_digest(manifest: Manifest, receipts: Sequence[Receipt]) -> Iterator[
         yield Finding(manifest.path, Problem.DIGEST, manifest.path.manifest, detail)
 
 
-def _verify_content(store: Store, path: NodePath, file: OutputFile) -> Iterator[Finding]:
+def _verify_content(store: Store, path: NodePath, file: OutputFile) -> Finding | None:
     digest = hashlib.sha256()
     for start in range(0, file.bytes, READ_BYTES):
         try:
             digest.update(store.get_range(file.path, start, min(READ_BYTES, file.bytes - start)))
         except FileNotFoundError:
-            yield Finding(path, Problem.GONE, file.path, "is gone")
-            return
-    if digest.hexdigest() != file.sha256:
-        detail = f"has sha256 {digest.hexdigest()[:16]}, its receipt names {file.sha256[:16]}"
-        yield Finding(path, Problem.CONTENT, file.path, detail)
+            return Finding(path, Problem.GONE, file.path, "is gone")
+    if digest.hexdigest() == file.sha256:
+        return None
+    detail = f"has sha256 {digest.hexdigest()[:16]}, its receipt names {file.sha256[:16]}"
+    return Finding(path, Problem.CONTENT, file.path, detail)

@@ -115,7 +115,7 @@ def fanout_ms_per_shard_s3(bench: Bench) -> float:
     return fanned_out(store, Resources().shards_per_task, NUM_SHARDS)
 
 
-@figure("ms", target="> 20 × fanout_ms_per_shard_file")
+@figure("ms", target="> 20 × fanout_ms_per_shard_file", warm_up=False)  # the script warms up by itself
 def fanout_ms_per_shard_prefect_ray(bench: Bench) -> float:
     """One Prefect task a shard on prefect-ray's runner, in an environment of its own."""
     python = bench.peer_python("prefect-ray==0.6.0", "prefect==3.8.8", "ray==2.60.0", "fastapi==0.150.0")
