@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.table [--write]: the README's table of measured speed, from the newest result of each figure."""
+"""python -m tests.benchmarks.table [--write]: the README's table of measured speed, of the newest results."""
 
 import argparse
 import json
