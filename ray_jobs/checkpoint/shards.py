@@ -43,6 +43,8 @@ class Outcome:
     """Node totals; None sums the counters of the output stages."""
     metrics: dict[str, float | int | str] = field(default_factory=dict)
     """Headline figures for the manifest."""
+    cpu_seconds: float = 0.0
+    """Of processes beside the job's own that left no receipts, such as training ranks."""
 
 
 class Record(BaseModel):

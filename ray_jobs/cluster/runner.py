@@ -211,7 +211,8 @@ def _manifest(
         attempt=attempt,
         started=0.0,
         seconds=0.0,
-        cpu_seconds=sum(receipt.cpu_seconds for receipt in receipts if not output.in_own_process(receipt)),
+        cpu_seconds=outcome.cpu_seconds
+        + sum(receipt.cpu_seconds for receipt in receipts if not output.in_own_process(receipt)),
         world_size=resources.workers,
         sources=tuple(sources) or (path.key,),
     )

@@ -23,7 +23,7 @@ from ray_jobs.pretrain.inputs import (
     check_same_tokenizer,
     training_samples,
 )
-from ray_jobs.pretrain.launch import Progress, TrainingJob, train_here
+from ray_jobs.pretrain.launch import Progress, TrainingJob, cpu_seconds_of_ranks, train_here
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 
 log = logging.getLogger("headrace")
@@ -41,7 +41,11 @@ def run(spec: PretrainSpec, inputs: dict[str, Checkpoint], output: NodeOutput, r
     receipt = output.standing(STAGE)
     if receipt is None:
         receipt = _train_and_export(spec, inputs, output, resources)
-    return Outcome(outputs=(STAGE,), metrics=receipt.info["metrics"])
+    return Outcome(
+        outputs=(STAGE,),
+        metrics=receipt.info["metrics"],
+        cpu_seconds=cpu_seconds_of_ranks(output.store, output.node_path),
+    )
 
 
 def _train_and_export(

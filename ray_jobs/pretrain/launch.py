@@ -1,9 +1,11 @@
 """What every rank runs, whoever starts it: this process (`train_here`), Ray Train (`on_ray`), torchrun (`__main__`)."""
 
+import json
 import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace")
 
 Progress = Callable[..., None]
+RANK_TIME = "rank-time"
 NO_PROGRESS: Progress = lambda done, total, unit, **extra: None  # noqa: E731
 
 
@@ -62,18 +65,30 @@ def train_rank(
     rank = dist.get_rank()
     session = f"{job.attempt}-{secrets.token_hex(3)}"
     curve = MetricsLog(job.store, job.path, session) if rank == 0 else None
-    train(
-        job.spec,
-        job.vocabulary.num_tokens,
-        training_samples(job.tokens, job.spec),
-        StepStore(job.store, job.path),
-        device_of_rank(job.resources),
-        session=session,
-        curve=curve,
-        micro_batch=job.resources.micro_batch,
-        progress=progress,
-        should_stop=should_stop,
-    )
+    try:
+        train(
+            job.spec,
+            job.vocabulary.num_tokens,
+            training_samples(job.tokens, job.spec),
+            StepStore(job.store, job.path),
+            device_of_rank(job.resources),
+            session=session,
+            curve=curve,
+            micro_batch=job.resources.micro_batch,
+            progress=progress,
+            should_stop=should_stop,
+        )
+    finally:
+        if dist.get_world_size() > 1:  # a process of its own, whose time the job cannot see
+            spent = json.dumps({"cpu_seconds": time.process_time()})
+            job.store.put(job.path.attempt(session, f"{RANK_TIME}-{rank:05d}.json"), spent.encode())
+
+
+def cpu_seconds_of_ranks(store: Store, path: NodePath) -> float:
+    """What the ranks of all sessions took, those apart that were killed."""
+    entries = store.list(f"{path.root}/attempts/")
+    spent = [entry.path for entry in entries if entry.path.rpartition("/")[2].startswith(RANK_TIME)]
+    return sum(json.loads(data)["cpu_seconds"] for data in store.get_many(spent) if data is not None)
 
 
 def threads_of(resources: Resources) -> int:
