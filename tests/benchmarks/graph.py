@@ -3,22 +3,25 @@
 import atexit
 import contextlib
 import functools
+import json
 import logging
 import os
 import secrets
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from configs.base import Resources
+from ray_jobs.checkpoint.keys import key_of, key_payload
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.cluster.executor import RayExecutor
 from ray_jobs.cluster.fan_out import Limits, Stage, fan_out
-from tests.benchmarks.harness import Bench, figure, main
+from tests.benchmarks.harness import Bench, NotMeasured, figure, main
 from tests.s3_server import S3Server, running_s3_server
 
 NUM_SHARDS = int(os.environ.get("HEADRACE_BENCH_SHARDS", "10000"))
@@ -135,6 +138,78 @@ def fanout_ms_per_shard_prefect_ray(bench: Bench) -> float:
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return float(done.stdout.splitlines()[-1])
+
+
+HEADRACE = [sys.executable, "-c", "from flows.cli import main; main()"]
+
+
+@functools.cache
+def finished_demo(given: Path | None) -> dict[str, str]:
+    """The environment in which `headrace run demo` has nothing left to do: --input names its HEADRACE_HOME."""
+    home = given or Path(".headrace")
+    environment = {**os.environ, "HEADRACE_HOME": str(home.absolute())}
+    plan = subprocess.run([*HEADRACE, "plan", "demo", "--json"], env=environment, capture_output=True, check=True)
+    states = {node["state"] for node in json.loads(plan.stdout)["nodes"].values()}
+    if states != {"HIT"}:
+        raise NotMeasured(f"the demo has not run in {home}: `make run` first, or name its HEADRACE_HOME with --input")
+    return environment
+
+
+@figure("s", target="≤ 5", repeats=5)
+def all_hit_wall_s(bench: Bench) -> float:
+    """The second `headrace run demo`, as a whole process."""
+    environment = finished_demo(bench.input)
+    began = time.perf_counter()
+    subprocess.run([*HEADRACE, "run", "demo"], env=environment, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
+
+
+@functools.cache
+def local_head() -> Any:
+    """A head as `headrace run` starts it, in a home of its own; stopped when this process ends."""
+    home = until_exit.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-home-"))
+    os.environ["HEADRACE_HOME"] = home
+    from tasks import local
+
+    head = local.ray_head()
+    until_exit.callback(local.stop, head)
+    return head
+
+
+@figure("s")
+def ray_job_start_s(bench: Bench) -> float:
+    """A Ray job that does nothing, from submission until Ray says that it has succeeded."""
+    from tasks.jobs import Cluster
+
+    local_head()
+    client = Cluster().client()
+    began = time.perf_counter()
+    submission = client.submit_job(entrypoint=f"{sys.executable} -c pass")
+    while not client.get_job_status(submission).is_terminal():
+        time.sleep(0.02)
+    return time.perf_counter() - began
+
+
+@figure("s")
+def node_submission_to_manifest_s(bench: Bench) -> float:
+    """A node without work (a snapshot of one pinned file), from its submission until its manifest is read."""
+    from configs.crawl import PinnedArchives, PinnedFile, SnapshotSpec
+    from tasks.jobs import Cluster, JobRequest, Watcher, run_job
+
+    local_head()
+    pinned = PinnedArchives(files=(PinnedFile(url="file:///nowhere.warc.gz", size=1),))
+    payload = key_payload("snapshot", 1, SnapshotSpec(crawl="none", content=pinned), {})
+    store = open_store(bench.new_folder())
+    request = JobRequest(store, "snapshot", payload, key_of(payload), Resources(workers=1), {})
+    began = time.perf_counter()
+    run_job(request, Cluster(), Watcher())
+    return time.perf_counter() - began
+
+
+@figure("s", target="≤ 1")
+def node_fixed_cost_s(bench: Bench) -> float:
+    """The two above in turn: what a node costs beside the Ray job's own start."""
+    return node_submission_to_manifest_s(bench) - ray_job_start_s(bench)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""python -m tests.benchmarks.table [--write]: the README's table of measured speed, of the newest results."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.harness import CALIBRATION, RESULTS
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+SECTION = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
+
+
+def newest_figures() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
+    """(room, figure) -> (the figure, the result file that it stands in), where it has a value."""
+    found = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        result = json.loads(file.read_text())
+        for figure in result["figures"]:
+            if figure["value"] is not None and figure["name"] != CALIBRATION:
+                found[result["room"], figure["name"]] = figure, result
+    return found
+
+
+def table() -> str:
+    rows = ["| figure | measured | target | when, commit |", "|---|---|---|---|"]
+    machines = set()
+    for (room, name), (figure, result) in sorted(newest_figures().items()):
+        machine = result["machine"]
+        machines.add(
+            f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']:.0f} GB, {machine['system']}"
+        )
+        low, high = min(figure["values"]), max(figure["values"])
+        spread = f" ({low:.3g}–{high:.3g})" if low != high else ""
+        rows.append(
+            f"| {room}: `{name}` | {figure['value']:.3g} {figure['unit']}{spread} | {figure['target'] or '–'} | "
+            f"{result['when'][:10]}, {result['commit'][:8]} |"
+        )
+    return "\n".join(rows) + f"\n\nMedians with minimum and maximum, on {'; '.join(sorted(machines))}.\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.table", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    if not parser.parse_args().write:
+        print(table())
+        return
+    text, count = SECTION.subn(lambda _: table(), README.read_text())
+    if count != 1:
+        raise SystemExit("README.md has no <!-- measured --> … <!-- /measured --> section to write the table into")
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
