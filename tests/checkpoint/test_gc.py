@@ -1,5 +1,6 @@
 """Garbage collection takes what nothing needs, and nothing else, whatever happens at the same time."""
 
+import functools
 import os
 import signal
 import time
@@ -143,13 +144,27 @@ def test_a_job_that_was_only_just_submitted_keeps_its_inputs(file_store: Store) 
     assert stands(file_store, numbers)
 
 
+def age_all(store: Store, seconds: float) -> None:
+    for entry in list(store.list("")):
+        then = entry.modified - seconds
+        os.utime(store.local_path(entry.path) or "", (then, then))
+
+
+def test_a_node_computed_again_since_its_withdrawal_has_a_new_grace_period(file_store: Store) -> None:
+    numbers = numbers_of(file_store)
+    tombstone = gc._nodes(file_store)[numbers.path.root].tombstone
+    file_store.put(tombstone, gc.Tombstone(node="numbers", key=numbers.key[:16], manifest=None).to_json())
+    age_all(file_store, 5000)
+    report = collect(file_store, grace_seconds=1000, apply=True)
+    assert [(item.action, item.what) for item in report.items] == [(Action.WITHDRAW, numbers.path.root)]
+    begin_run(file_store, "a-run", [numbers.path.root])
+    collect(file_store, grace_seconds=1000, apply=True)
+    assert stands(file_store, numbers)
+
+
 def test_data_outlive_their_manifest_by_the_grace_period(file_store: Store) -> None:
     numbers = numbers_of(file_store)
-
-    def age(seconds: float) -> None:
-        for entry in list(file_store.list("")):
-            then = entry.modified - seconds
-            os.utime(file_store.local_path(entry.path) or "", (then, then))
+    age = functools.partial(age_all, file_store)
 
     def pass_once() -> list[tuple[Action, str]]:
         report = collect(file_store, grace_seconds=1000, apply=True)

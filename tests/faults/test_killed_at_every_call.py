@@ -2,9 +2,11 @@
 
 A forked child computes two nodes and kills itself with SIGKILL at its k-th call, for every k until it gets through. On
 files the calls are those of the operating system (among them a write that is cut in the middle); on S3 they are the
-requests, each killed before it is sent and after it was answered.
+requests, each killed before it is sent, in the middle of its bytes, and after it was answered.
 """
 
+import http.client
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -63,28 +65,42 @@ def test_killed_at_every_call_to_the_operating_system(memory_folder: Path, after
     pytest.fail(f"not through after {MAX_CALLS} calls")
 
 
+def die_at_request(client: Any, event: str, fatal: int) -> None:
+    """Before the `fatal`-th request is sent, when half of its bytes are, or after it was answered."""
+    count = itertools.count(1)
+
+    def on_request(**_: Any) -> None:
+        if next(count) == fatal:
+            die()
+
+    send = http.client.HTTPConnection.send
+
+    def send_half(self: http.client.HTTPConnection, data: Any) -> None:
+        if next(count) == fatal:
+            send(self, bytes(data)[: len(data) // 2])
+            die()
+        send(self, data)
+
+    if event == "half-sent":
+        http.client.HTTPConnection.send = send_half  # type: ignore[method-assign]
+    else:
+        client.meta.events.register(event, on_request)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("toy_nodes")
-@pytest.mark.parametrize("event", ["before-send.s3", "after-call.s3"], ids=["unsent", "answered"])
+@pytest.mark.parametrize("event", ["before-send.s3", "half-sent", "after-call.s3"])
 def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
+    # Made here and used in children only: they neither share a connection nor spend 95 ms each on a client.
+    unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None), 1)
     prefix = f"{s3_store_url}/killed-{event[:5]}"
     expected = run_both(open_store(f"{prefix}/uninterrupted"))
     for fatal in range(1, MAX_CALLS):
         store = open_store(f"{prefix}/{fatal}")
-        # Made here and used there only: the child neither shares a connection nor spends 95 ms on a client.
-        unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None), 1)
 
-        def child(store: Store = store, fatal: int = fatal, client: Any = unused) -> None:
-            count = 0
-
-            def on_request(**_: Any) -> None:
-                nonlocal count
-                count += 1
-                if count == fatal:
-                    die()
-
-            client.meta.events.register(event, on_request)
-            s3_store.client = lambda max_tries=1: client
+        def child(store: Store = store, fatal: int = fatal) -> None:
+            die_at_request(unused, event, fatal)
+            s3_store.client = lambda max_tries=1: unused
             run_both(store)
 
         was_killed = killed(child)
