@@ -56,4 +56,4 @@ def crawl_overrides(crawl: str | None, files: int | None) -> list[str]:
             raise ValueError("--files goes with a Common Crawl name; name the files themselves in --crawl")
         path = crawl if "://" in crawl else str(Path(crawl).absolute())
         source = f"archives: {{urls: ['{path}']}}"
-    return [f"snapshot.={{{source}}}"]
+    return [f"snapshot={{{source}}}"]
