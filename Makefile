@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: run test test-fast setup lint clean help
+.PHONY: run test test-fast soak setup lint clean help
 
 run: setup ## the demo: from a crawl to an evaluated model, in at most 10 minutes on 2 cores
 	@$(BIN)/headrace run demo
@@ -12,10 +12,13 @@ test: setup ## every test that runs without a GPU, in under 25 minutes on 2 core
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -m "not gpu"
+	@$(BIN)/pytest -m "not gpu and not soak"
+
+soak: setup ## the long tests of faults that make test leaves out
+	@$(BIN)/pytest -m soak
 
 test-fast: setup ## the tests of the inner loop, in under 3 minutes
-	@$(BIN)/pytest -m "not slow and not gpu and not cluster and not clients"
+	@$(BIN)/pytest -m "not slow and not gpu and not cluster and not clients and not soak"
 
 setup: $(STAMP) ## makes .venv with headrace in it
 
