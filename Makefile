@@ -9,7 +9,7 @@ run: setup ## the demo: from a crawl to an evaluated model, in at most 10 minute
 	@$(BIN)/headrace run demo
 
 test: setup ## every test that runs without a GPU, in under 25 minutes on 2 cores
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -m "not gpu and not soak"

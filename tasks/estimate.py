@@ -12,6 +12,8 @@ from tasks.plan import HIT, Plan, PlannedNode
 
 # Enough to smooth one odd run; each costs a read of its manifest and of its inputs'.
 NUM_EARLIER = 3
+# A checkpoint says little of one a hundred times its size, where other costs than its fixed ones count.
+FARTHEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,13 @@ def stored_bytes(manifest: Manifest) -> float:
 
 
 def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Rates) -> Estimate:
-    resources = node.recipe_node.resources
-    earlier = _earlier(store, node.kind)
-    flops = task_of(node.kind).flops
+    resources, task = node.recipe_node.resources, task_of(node.kind)
+    flops, read_bytes = task.flops, task.reads(node.spec, input_bytes)
+    earlier = [
+        (manifest, size)
+        for manifest, size in _earlier(store, node.kind)
+        if size / FARTHEST <= max(read_bytes, 1.0) <= size * FARTHEST
+    ]
     gpu_seconds = 0.0
     if earlier:
         basis = f"{len(earlier)} earlier {node.kind} checkpoint{'s' if len(earlier) > 1 else ''}"
@@ -67,9 +73,9 @@ def _estimate(store: Store, node: PlannedNode, input_bytes: float, rates: Rates)
         else:
             core_seconds = work * (_median(per_flop) if per_flop else 1 / rates.core_flops)
     elif earlier:
-        core_seconds = input_bytes * _median([manifest.cpu_seconds / size for manifest, size in earlier])
+        core_seconds = read_bytes * _median([manifest.cpu_seconds / size for manifest, size in earlier])
     else:
-        core_seconds = input_bytes / 1e6 * rates.of_kind(node.kind).core_seconds_per_mb
+        core_seconds = read_bytes / 1e6 * rates.of_kind(node.kind).core_seconds_per_mb
     width = resources.workers * max(resources.cpus, 1)
     busy = gpu_seconds / (resources.workers * resources.gpus) if gpu_seconds else core_seconds / width
     dollars = core_seconds / 3600 * rates.core_hour + gpu_seconds / 3600 * rates.gpu_hour

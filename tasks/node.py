@@ -39,6 +39,8 @@ class NodeTask:
     """Five to eight figures for the node's artifact."""
     flops: Callable[[Spec], float] | None = None
     """Floating-point operations, where they and not bytes make the time."""
+    reads: Callable[[Spec, float], float] = lambda spec, size: size
+    """Of so many bytes of input, as stored, those that the node reads: what its time is taken to grow with."""
 
 
 def task_of(kind: str) -> NodeTask:

@@ -1,8 +1,7 @@
 """pretrain: a model trained from scratch."""
 
-from configs.pretrain import PretrainSpec
-
 from configs.base import Spec
+from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.manifest import Manifest
 from tasks.node import NodeTask
 

@@ -1,5 +1,7 @@
 """tokenizer: the vocabulary, trained on a sample of the corpus."""
 
+from configs.base import Spec
+from configs.tokenizer import TokenizerSpec
 from ray_jobs.checkpoint.manifest import Manifest
 from tasks.node import NodeTask
 
@@ -16,4 +18,16 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-NODE = NodeTask("tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, facts)
+# Text as stored (Parquet, zstd) takes about so much less than as it is read.
+COMPRESSION = 3.0
+
+
+def reads(spec: Spec, size: float) -> float:
+    """No more than the sample."""
+    assert isinstance(spec, TokenizerSpec)
+    return min(size, spec.sample_bytes / COMPRESSION)
+
+
+NODE = NodeTask(
+    "tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, facts, reads=reads
+)

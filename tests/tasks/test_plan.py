@@ -156,6 +156,16 @@ def test_selection_by_from_to_and_only(store: Store) -> None:
         select(plan, Selection(only=["scurb"]))
 
 
+def test_an_estimate_is_bounded_where_the_node_reads_a_bounded_part(store: Store) -> None:
+    """A full crawl's archives are not read by snapshot, and a sample, some documents and a few files by others."""
+    plan = make_plan(load_recipe("7b", ["snapshot.common_crawl.base_url=http://127.0.0.1:9"]), store, offline=True)
+    estimates = estimate(plan)
+    assert {node.state for node in plan.nodes.values()} == {"UNPINNED"}
+    assert all(estimates[name].seconds < 3600 for name in ("snapshot", "tokenizer", "report"))
+    assert estimates["filter"].core_hours > 1000
+    assert 2000 < estimates["pretrain"].gpu_hours < 6000
+
+
 def test_spec_changes_name_the_field_and_both_values() -> None:
     assert spec_changes({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["spec.a.c 2 -> 3"]
     assert spec_changes({"a": 1}, {"a": 1}) == []
