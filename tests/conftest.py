@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from configs.nodes import NODES
 from ray_jobs.checkpoint.store import Store, open_store
 from tests.faults.toy_nodes import TOY_KINDS
 from tests.s3_server import S3Server, running_s3_server
+
+# First calls compile kernels, and CI machines are busy: how long an example takes says nothing.
+settings.register_profile("headrace", deadline=None)
+settings.load_profile("headrace")
 
 _missing_data: list[str] = []
 
