@@ -170,3 +170,15 @@ def count(value: float, unit: str = "") -> str:
 
 def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}%" if whole else "–"
+
+
+def all_metrics(manifest: Manifest) -> list[tuple[str, str]]:
+    """Every metric of the manifest as a row."""
+    return [(name.replace("_", " "), figure(value)) for name, value in manifest.metrics.items()]
+
+
+def figure(value: float | int | str) -> str:
+    """1,803 or 0.8533 or as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

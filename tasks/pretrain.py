@@ -3,22 +3,12 @@
 from configs.base import Spec
 from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.manifest import Manifest
-from tasks.node import NodeTask
+from tasks.node import NodeTask, all_metrics
 
 
 def headline(manifest: Manifest) -> str:
     metrics = manifest.metrics
     return f"{float(metrics.get('parameters', 0)) / 1e6:,.2f}M parameters, loss {float(metrics.get('loss', 0)):.3f}"
-
-
-def facts(manifest: Manifest) -> list[tuple[str, str]]:
-    return [
-        (
-            name.replace("_", " "),
-            f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value,
-        )
-        for name, value in manifest.metrics.items()
-    ]
 
 
 def flops(spec: Spec) -> float:
@@ -32,5 +22,9 @@ def flops(spec: Spec) -> float:
 
 
 NODE = NodeTask(
-    "pretrain", "A decoder trained under FSDP2, resumable from its last step's checkpoint.", headline, facts, flops
+    "pretrain",
+    "A decoder trained under FSDP2, resumable from its last step's checkpoint.",
+    headline,
+    all_metrics,
+    flops,
 )

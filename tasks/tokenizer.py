@@ -3,19 +3,12 @@
 from configs.base import Spec
 from configs.tokenizer import TokenizerSpec
 from ray_jobs.checkpoint.manifest import Manifest
-from tasks.node import NodeTask
+from tasks.node import NodeTask, all_metrics
 
 
 def headline(manifest: Manifest) -> str:
     metrics = manifest.metrics
     return f"{metrics.get('vocab_size', 0):,} tokens, {metrics.get('bytes_per_token', 0):.2f} bytes a token"
-
-
-def facts(manifest: Manifest) -> list[tuple[str, str]]:
-    return [
-        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-        for name, value in manifest.metrics.items()
-    ]
 
 
 # Text as stored (Parquet, zstd) takes about so much less than as it is read.
@@ -29,5 +22,5 @@ def reads(spec: Spec, size: float) -> float:
 
 
 NODE = NodeTask(
-    "tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, facts, reads=reads
+    "tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, all_metrics, reads=reads
 )

@@ -11,6 +11,7 @@ from ray_jobs.checkpoint.lease import read_lease
 from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.runs import Run, list_runs, read_run
 from ray_jobs.checkpoint.store import Store
+from tasks.node import figure
 
 NUM_RUNS = 5
 
@@ -141,14 +142,12 @@ def _figures(store: Store, runs: list[Run], name: str) -> list[dict[str, Any]]:
             figures = {**manifest.counters, **manifest.metrics, "seconds": manifest.seconds}
         columns.append(figures)
     rows = []
-    for figure in dict.fromkeys(figure for column in columns for figure in column):
-        values = [column.get(figure) for column in columns]
+    for name_of_figure in dict.fromkeys(key for column in columns for key in column):
+        values = [column.get(name_of_figure) for column in columns]
         if len(set(map(str, values))) > 1:
-            rows.append({"node": name, "figure": figure, "values": values})
+            rows.append({"node": name, "figure": name_of_figure, "values": values})
     return rows
 
 
 def _number(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return "–" if value is None else figure(value)
