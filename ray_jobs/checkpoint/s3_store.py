@@ -63,9 +63,19 @@ _TRANSIENT = (
 @functools.lru_cache(maxsize=8)
 def _client_of_process(pid: int, settings: tuple[str | None, ...], max_tries: int) -> Any:
     # Keyed by pid: a forked child must not share its parent's connections. A new client costs 95 ms.
-    # A session of its own: the default one keeps the first credentials it saw.
-    return boto3.session.Session().client(
+    # A session of its own: the default one keeps the first credentials it saw. What the client is kept under is what it
+    # is made from: reading the environment again would let a change in between give it another's endpoint.
+    endpoint_s3, endpoint, access_key, secret_key, token, region, default_region, profile = settings
+    session = boto3.session.Session(
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        aws_session_token=token,
+        region_name=region or default_region,
+        profile_name=None if access_key else profile,
+    )
+    return session.client(
         "s3",
+        endpoint_url=endpoint_s3 or endpoint,
         config=Config(
             retries={"mode": "standard", "total_max_attempts": max_tries},
             connect_timeout=CONNECT_SECONDS,
