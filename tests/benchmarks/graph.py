@@ -172,6 +172,7 @@ def local_head() -> Any:
     from tasks import local
 
     head = local.ray_head()
+    os.environ.update(head.environment)  # Ray reads how to authenticate when it is imported
     until_exit.callback(local.stop, head)
     return head
 
@@ -179,9 +180,9 @@ def local_head() -> Any:
 @figure("s")
 def ray_job_start_s(bench: Bench) -> float:
     """A Ray job that does nothing, from submission until Ray says that it has succeeded."""
+    local_head()
     from tasks.jobs import Cluster
 
-    local_head()
     client = Cluster().client()
     began = time.perf_counter()
     submission = client.submit_job(entrypoint=f"{sys.executable} -c pass")
@@ -193,10 +194,10 @@ def ray_job_start_s(bench: Bench) -> float:
 @figure("s")
 def node_submission_to_manifest_s(bench: Bench) -> float:
     """A node without work (a snapshot of one pinned file), from its submission until its manifest is read."""
+    local_head()
     from configs.crawl import PinnedArchives, PinnedFile, SnapshotSpec
     from tasks.jobs import Cluster, JobRequest, Watcher, run_job
 
-    local_head()
     pinned = PinnedArchives(files=(PinnedFile(url="file:///nowhere.warc.gz", size=1),))
     payload = key_payload("snapshot", 1, SnapshotSpec(crawl="none", content=pinned), {})
     store = open_store(bench.new_folder())
