@@ -60,11 +60,13 @@ _TRANSIENT = (
 )
 
 
-@functools.lru_cache(maxsize=8)
-def _client_of_process(pid: int, settings: tuple[str | None, ...], max_tries: int) -> Any:
-    # Keyed by pid: a forked child must not share its parent's connections. A new client costs 95 ms.
-    # A session of its own: the default one keeps the first credentials it saw. What the client is kept under is what it
-    # is made from: reading the environment again would let a change in between give it another's endpoint.
+def settings_of_environment() -> tuple[str | None, ...]:
+    """What a client is made from, in the order of `_VARIABLES`."""
+    return tuple(os.environ.get(name) for name in _VARIABLES)
+
+
+def new_client(settings: tuple[str | None, ...], max_tries: int = 1) -> Any:
+    """A client of its own session: the default session keeps the first credentials it saw. Costs 95 ms."""
     endpoint_s3, endpoint, access_key, secret_key, token, region, default_region, profile = settings
     session = boto3.session.Session(
         aws_access_key_id=access_key,
@@ -83,16 +85,23 @@ def _client_of_process(pid: int, settings: tuple[str | None, ...], max_tries: in
             max_pool_connections=32,
             signature_version="s3v4",
             # Path style works everywhere that is not Amazon, and Amazon takes its own bucket names either way.
-            s3={"addressing_style": "path"} if settings[0] or settings[1] else {},
+            s3={"addressing_style": "path"} if endpoint_s3 or endpoint else {},
         ),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _client_of_process(pid: int, settings: tuple[str | None, ...], max_tries: int) -> Any:
+    # Keyed by pid: a forked child must not share its parent's connections. What the client is kept under is what it is
+    # made from: reading the environment again would let a change in between give it another's endpoint.
+    return new_client(settings, max_tries)
 
 
 def client(max_tries: int = 1) -> Any:
     """This process's client. Requests are tried again by `S3Store._call`, which tells a lost answer from a refusal and
     begins with short pauses; only the parts of a large upload are botocore's to try again."""
     with _client_lock:
-        return _client_of_process(os.getpid(), tuple(os.environ.get(name) for name in _VARIABLES), max_tries)
+        return _client_of_process(os.getpid(), settings_of_environment(), max_tries)
 
 
 def _endpoint() -> str:

@@ -7,7 +7,6 @@ requests, each killed before it is sent, in the middle of its bytes, and after i
 
 import http.client
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def die_at_request(client: Any, event: str, fatal: int) -> None:
 @pytest.mark.parametrize("event", ["before-send.s3", "half-sent", "after-call.s3"])
 def test_killed_at_every_request_to_s3(s3_store_url: str, event: str) -> None:
     # Made here and used in children only: they neither share a connection nor spend 95 ms each on a client.
-    unused = s3_store._client_of_process.__wrapped__(0, (os.environ["AWS_ENDPOINT_URL"], None), 1)
+    unused = s3_store.new_client(s3_store.settings_of_environment())
     prefix = f"{s3_store_url}/killed-{event[:5]}"
     expected = run_both(open_store(f"{prefix}/uninterrupted"))
     for fatal in range(1, MAX_CALLS):
