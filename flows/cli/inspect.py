@@ -1,7 +1,8 @@
 """headrace status, why, compare: what stands, and why it is as it is."""
 
+import dataclasses
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from ray_jobs.checkpoint.manifest import Manifest, read_manifest
 from ray_jobs.checkpoint.runs import Run, list_runs, read_run
 from ray_jobs.checkpoint.store import Store
 from tasks.node import figure
+
+if TYPE_CHECKING:
+    from tasks.plan import Plan, PlannedNode
 
 NUM_RUNS = 5
 
@@ -52,35 +56,62 @@ def status(store: options.StoreUrl = None, as_json: options.Json = False) -> Non
 
 
 def why(
-    node: Annotated[str, typer.Argument(help="A node of the recipe.")],
+    what: Annotated[str, typer.Argument(help="A node of the recipe, or a page: its URL, or its id as audits name it.")],
     recipe: Annotated[str, typer.Option("--recipe", help="The recipe that the node is in.")] = "demo",
     store: options.StoreUrl = None,
     overrides: options.Overrides = None,
+    crawl: options.Crawl = None,
+    files: options.Files = None,
     as_json: options.Json = False,
 ) -> None:
-    """Says why a node would run or not, what it was made from, and what it kept and dropped."""
+    """Says why a node would run or not, what it was made from, what it kept; or what became of one page, and why."""
     from tasks.plan import make_plan
 
-    at = options.store_at(store)
-    plan = make_plan(options.recipe_with(recipe, overrides), at)
-    if node not in plan.nodes:
-        raise ValueError(f"recipe {recipe} has no node {node!r}: it has {', '.join(plan.nodes)}")
-    planned = plan.nodes[node]
+    plan = make_plan(options.recipe_with(recipe, overrides, crawl, files), options.store_at(store))
+    if what in plan.nodes:
+        _why_node(plan.nodes[what], plan, as_json)
+    elif "/" in what:
+        _why_page(what, plan, as_json)
+    else:
+        raise ValueError(
+            f"recipe {recipe} has no node {what!r}: it has {', '.join(plan.nodes)}; a page is named by its URL "
+            "(https://…) or its id (crawl/file/offset)"
+        )
+
+
+def _why_node(planned: "PlannedNode", plan: "Plan", as_json: bool) -> None:
     manifest = planned.manifest
     if as_json:
         described = manifest.model_dump(exclude={"outputs"}) if manifest else None
         show.print_json(
-            {"node": node, "key": planned.key, "state": planned.state, "why": planned.why, "manifest": described}
+            {"node": planned.name, "key": planned.key, "state": planned.state, "why": planned.why}
+            | {"manifest": described}
         )
         return
     console = show.console()
-    console.print(f"{node} {planned.key[:16]} {show.styled(planned.state)}")
+    console.print(f"{planned.name} {planned.key[:16]} {show.styled(planned.state)}")
     for reason in planned.why or ("its key is what it was, and its checkpoint stands",):
         console.print(f"  {reason}", markup=False)
     for slot, upstream in planned.recipe_node.inputs.items():
         console.print(f"  input {slot}: {upstream} {plan.nodes[upstream].key[:16]} {plan.nodes[upstream].state}")
     if manifest is not None:
         _print_manifest(manifest)
+
+
+def _why_page(page: str, plan: "Plan", as_json: bool) -> None:
+    from tasks.trace import trace
+
+    documents = trace(plan, page)
+    if as_json:
+        show.print_json({"documents": [dataclasses.asdict(document) for document in documents]})
+        return
+    console = show.console()
+    for document in documents:
+        console.print(document.url, markup=False, soft_wrap=True)
+        console.print(f"  {document.id}, in {document.archive}", markup=False, soft_wrap=True)
+        for step in document.steps:
+            facts = ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in step.facts.items())
+            console.print(f"  {step.node:<8} {step.decision:<8} {facts}", markup=False, soft_wrap=True)
 
 
 def _print_manifest(manifest: Manifest) -> None:

@@ -47,6 +47,18 @@ def test_the_second_run_is_all_hit_in_seconds(ran: tuple[Headrace, dict[str, Any
     assert {node["state"] for node in again["nodes"].values()} == {"HIT"}
 
 
+def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any], float]) -> None:
+    headrace, _, _ = ran
+    done = headrace.command("why", "documentation/00000/000000001641", "--recipe", "tiny")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines[0].startswith("http://") and [line.split()[:2] for line in lines[2:]] == [
+        ["filter", "kept"],
+        ["dedup", "kept"],
+        ["scrub", "kept"],
+    ]
+
+
 def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any], float]) -> None:
     headrace, run, _ = ran
     changed = headrace.json("run", "tiny", "--set", "scrub.generation=2", "--to", "scrub")

@@ -1,0 +1,96 @@
+"""What became of one page: its row in the audit of every node that judged it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from tasks.plan import Plan
+
+AUDIT = "audit.parquet"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node's verdict."""
+
+    node: str
+    decision: str
+    """kept or dropped."""
+    facts: dict[str, Any]
+    """The audit's other columns that say something: scores, rule, value, threshold, source, duplicate_of."""
+
+
+@dataclass
+class TracedDocument:
+    id: str
+    """crawl/file/offset: the record's place in the crawl."""
+    url: str
+    archive: str
+    """The WARC file that holds it."""
+    steps: list[Step] = field(default_factory=list)
+
+
+def trace(plan: Plan, wanted: str) -> list[TracedDocument]:
+    """Every document with this URL or this id, in the order of the crawl, with what each finished node did to it.
+
+    Raises:
+        ValueError: no finished node has seen such a page.
+    """
+    audits = [
+        (name, Checkpoint(plan.store, node.manifest))
+        for name, node in plan.nodes.items()
+        if node.manifest is not None and any(file.name == AUDIT for file in node.manifest.outputs)
+    ]
+    if not audits or audits[0][1].node != "filter":  # whose audit alone has URLs
+        raise ValueError(
+            f"filter of {plan.recipe.name} has not finished in {plan.store.url}: "
+            f"`headrace run {plan.recipe.name} --to filter` first"
+        )
+    first = audits[0][1]
+    rows = list(_rows(first, "url" if "://" in wanted else "id", [wanted]))
+    documents = {row["id"]: TracedDocument(row["id"], row["url"], _archive_of(plan, row["id"])) for row in rows}
+    if not documents:
+        raise ValueError(
+            f"{first.node} {first.key[:16]} saw no page {wanted!r}: give its URL as the crawl has it, or its id "
+            "(crawl/file/offset) as an audit names it"
+        )
+    for name, checkpoint in audits:
+        for row in rows if checkpoint is first else _rows(checkpoint, "id", documents):
+            facts = {column: value for column, value in row.items() if value is not None}
+            document = documents[facts.pop("id")]
+            facts.pop("url", None)
+            document.steps.append(Step(name, facts.pop("decision"), facts))
+    _name_originals(first, documents.values())
+    return [documents[id] for id in sorted(documents)]
+
+
+def _rows(checkpoint: Checkpoint, column: str, wanted: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The audit's rows whose column has one of the values. The files are read one at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = set(wanted)
+    for file in checkpoint.files(AUDIT):
+        data = pa.BufferReader(checkpoint.read(file))
+        yield from pq.read_table(data, filters=[(column, "in", values)]).to_pylist()
+
+
+def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> None:
+    """Adds the URL of what a document duplicates, which dedup's audit names by its id."""
+    duplicates = [step for document in documents for step in document.steps if "duplicate_of" in step.facts]
+    if not duplicates:
+        return
+    urls = {row["id"]: row["url"] for row in _rows(first, "id", {step.facts["duplicate_of"] for step in duplicates})}
+    for step in duplicates:
+        step.facts["duplicate_of_url"] = urls[step.facts["duplicate_of"]]
+
+
+def _archive_of(plan: Plan, document: str) -> str:
+    """The pinned file's URL, or the archive's number where the snapshot made it itself."""
+    _, file, _ = document.rsplit("/", 2)
+    for node in plan.nodes.values():
+        files = node.payload["spec"].get("content", {}).get("files") if node.kind == "snapshot" else None
+        if files:
+            return str(files[int(file)]["url"])
+    return f"archive {int(file)} of the snapshot"

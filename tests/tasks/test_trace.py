@@ -1,0 +1,84 @@
+"""`headrace why PAGE`: every node's verdict on one page, from the audits of nodes that really ran."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.recipe import load_recipe
+from ray_jobs.checkpoint.store import open_store
+from ray_jobs.cluster.runner import InputKey, NodeRequest, run_node
+from tasks.plan import Plan, make_plan
+from tasks.trace import trace
+from tests.crawl.archive_bytes import PROSE, http, members, page, record
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "crawl.warc.gz"
+    mail = record(http(page(f"{PROSE * 12} Write to miller@mill.example.org.")), "http://b.example/mail")
+    short = record(http(page("Too short.")), "http://a.example/short")
+    another = http(page(" ".join(reversed(PROSE.split() * 3))))
+    original, copy = (record(another, f"http://a.example/{name}") for name in ("original", "copy"))
+    path.write_bytes(members(original, short, copy, mail, copy))
+    return path
+
+
+def planned(tmp_path: Path, archive: Path) -> Plan:
+    source = f"snapshot={{archives: {{urls: ['{archive}']}}}}"
+    recipe = load_recipe("tiny", [source, "filter.min_words=10", "filter.languages=[]", "filter.min_language_score=0"])
+    return make_plan(recipe, open_store(tmp_path / "store"))
+
+
+@pytest.fixture
+def plan(tmp_path: Path, archive: Path) -> Plan:
+    """Of a recipe whose data nodes up to scrub have run."""
+    for name in ("snapshot", "filter", "dedup", "scrub"):
+        before = planned(tmp_path, archive)
+        node = before.nodes[name]
+        upstream = {slot: before.nodes[up] for slot, up in node.recipe_node.inputs.items()}
+        request = NodeRequest(
+            node=node.kind,
+            version=node.payload["version"],
+            spec=node.payload["spec"],
+            inputs={slot: InputKey(node=up.kind, key=up.key) for slot, up in upstream.items()},
+            resources={"workers": 1},
+        )
+        run_node(before.store, request)
+    return planned(tmp_path, archive)
+
+
+def test_a_dropped_page_names_the_rule_its_value_and_its_threshold(plan: Plan) -> None:
+    (document,) = trace(plan, "http://a.example/short")
+    (step,) = document.steps
+    assert (step.node, step.decision) == ("filter", "dropped")
+    assert (step.facts["rule"], step.facts["value"], step.facts["threshold"]) == ("min_words", 2, 10)
+
+
+def test_a_duplicate_names_the_kept_page_by_its_url_and_every_capture_is_listed(plan: Plan) -> None:
+    first, second = trace(plan, "http://a.example/copy")
+    assert first.id < second.id
+    for document in (first, second):
+        assert [(step.node, step.decision) for step in document.steps] == [("filter", "kept"), ("dedup", "dropped")]
+        assert document.steps[1].facts["duplicate_of_url"] == "http://a.example/original"
+
+
+def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan, archive: Path) -> None:
+    (document,) = trace(plan, "http://b.example/mail")
+    assert [(step.node, step.decision) for step in document.steps] == [
+        ("filter", "kept"),
+        ("dedup", "kept"),
+        ("scrub", "kept"),
+    ]
+    assert document.steps[2].facts["email"] == 1
+    assert document.archive.endswith(archive.name)
+    assert trace(plan, document.id) == [document]
+
+
+def test_an_unseen_page_and_a_store_without_a_filter_are_answered_with_what_to_do(
+    plan: Plan, tmp_path: Path, archive: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"saw no page 'http://nowhere.example/': give its URL"):
+        trace(plan, "http://nowhere.example/")
+    empty = make_plan(plan.recipe, open_store(tmp_path / "empty"))
+    with pytest.raises(ValueError, match=r"headrace run tiny --to filter"):
+        trace(empty, "http://a.example/original")
