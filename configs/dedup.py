@@ -16,7 +16,7 @@ class DedupSpec(Spec):
     """
 
     node: ClassVar[str] = "dedup"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     jaccard: float = Field(default=0.8, gt=0.3, lt=1)
     """Similarity of word n-gram sets from which a document counts as a duplicate."""
@@ -28,5 +28,9 @@ class DedupSpec(Spec):
     """Least chance that LSH proposes a pair at exactly `jaccard`; the band plan is the most selective that gives it."""
     seed: int = Field(default=1, ge=0)
     """Of the permutations."""
+    max_source_loss: float = Field(default=0.9, gt=0, le=1)
+    """Share of a source's (a host's) documents past which its loss is reported as an alarm; 1 reports none."""
+    min_source_documents: int = Field(default=50, ge=1)
+    """Sources with fewer documents raise no alarm."""
     max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
     """Share of shards that may fail for good (and are left out, counted) before the node fails."""

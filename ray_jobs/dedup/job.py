@@ -5,13 +5,15 @@
                 of two and more, in partitions of bounded size that cut no component
     duplicates  a shard for every partition: compares candidates and applies the rule of `verify.py`
     documents   a shard for every input file: the documents that are kept, and an audit of all
+    sources     one shard: what each source lost, and an alarm for those that lost nearly all
 
 Only `clusters` sees the whole corpus, in about 8 · (bands + 10) bytes a document and its id; texts and signatures are
 held a partition at a time. Documents are ordered by their id, which is the order of (crawl, file, offset).
 """
 
+import logging
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,9 @@ from ray_jobs.dedup.bands import BandPlan, plan_bands
 PARTITION_MEMBERS = 100_000
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300
+MAX_ALARMS = 100
+"""Sources named in the receipt; sources.parquet holds all."""
+log = logging.getLogger("headrace")
 
 AUDIT = pa.schema(
     [
@@ -91,7 +96,15 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     context = replace(context, duplicates=tuple(receipt.files[0] for receipt in verified))
 
     kept = output.fan_out("documents", [{"input": i} for i in range(len(context.documents))], keep, context)
-    return Outcome(("documents",), metrics=headline(plan, spec, clustered, verified, kept))
+    alarm = output.standing("sources") or output.write("sources", add_up_sources(context, kept))
+    for loss in alarm.info["over_loss"]:
+        log.warning(
+            "dedup dropped %d of %d documents of %s: look at its rows in audit.parquet, raise jaccard if they differ",
+            loss["documents_in"] - loss["documents_kept"],
+            loss["documents_in"],
+            loss["source"] or "pages without a host",
+        )
+    return Outcome(("documents", "sources"), metrics=headline(plan, spec, clustered, verified, kept, alarm))
 
 
 def sign(shard: dict[str, int], context: Context) -> ShardOutput:
@@ -300,7 +313,9 @@ def signature_rows(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def keep(shard: dict[str, int], context: Context) -> ShardOutput:
-    """One input file's documents without the duplicates, and the audit of all of them."""
+    """One input file's documents without the duplicates, the audit of all of them, and counts by source."""
+    from ray_jobs.dedup.sources import count_sources
+
     table = context.read(context.documents[shard["input"]])
     parts = [context.read(file).filter(pc.field("input") == shard["input"]) for file in context.duplicates]
     decision = np.full(table.num_rows, "kept", dtype=object)
@@ -331,7 +346,11 @@ def keep(shard: dict[str, int], context: Context) -> ShardOutput:
         for row in np.flatnonzero(decision == "dropped")[:NUM_SAMPLES].tolist()
     ]
     return ShardOutput(
-        {"documents.parquet": parquet_file(kept), "audit.parquet": parquet_file(audit)},
+        {
+            "documents.parquet": parquet_file(kept),
+            "audit.parquet": parquet_file(audit),
+            "sources.parquet": parquet_file(count_sources(table["url"], decision == "kept")),
+        },
         {
             "documents_in": table.num_rows,
             "documents_kept": kept.num_rows,
@@ -341,6 +360,21 @@ def keep(shard: dict[str, int], context: Context) -> ShardOutput:
             "text_bytes_kept": text_bytes(kept),
         },
         {"dropped_samples": samples},
+    )
+
+
+def add_up_sources(context: Context, kept: list[Receipt]) -> ShardOutput:
+    """Every source's documents over all shards, and which of them lost more than the spec allows in silence."""
+    from ray_jobs.dedup.sources import over_loss, total
+
+    spec = context.spec
+    counted = [context.read(file) for receipt in kept for file in receipt.files if file.name == "sources.parquet"]
+    sources = total(counted)
+    losses = over_loss(sources, spec.max_source_loss, spec.min_source_documents)
+    return ShardOutput(
+        {"sources.parquet": parquet_file(sources)},
+        {"sources": sources.num_rows, "sources_over_loss": len(losses)},
+        {"over_loss": [asdict(loss) for loss in losses[:MAX_ALARMS]]},
     )
 
 
@@ -354,7 +388,12 @@ def text_bytes(table: pa.Table) -> int:
 
 
 def headline(
-    plan: BandPlan, spec: DedupSpec, clustered: Receipt, verified: list[Receipt], kept: list[Receipt]
+    plan: BandPlan,
+    spec: DedupSpec,
+    clustered: Receipt,
+    verified: list[Receipt],
+    kept: list[Receipt],
+    alarm: Receipt,
 ) -> dict[str, float | int | str]:
     entered = sum(receipt.counters["documents_in"] for receipt in kept)
     remain = sum(receipt.counters["documents_kept"] for receipt in kept)
@@ -364,5 +403,7 @@ def headline(
         "largest_cluster": clustered.info["largest_cluster"],
         "pairs_compared": sum(receipt.counters["pairs_compared"] for receipt in verified),
         "bands": f"{plan.num_bands} x {plan.rows}",
+        "sources": alarm.counters["sources"],
+        "sources_over_loss": alarm.counters["sources_over_loss"],
         "recall_at_threshold": round(plan.recall(spec.jaccard), 4),
     }

@@ -44,6 +44,8 @@ class DuplicatesView:
     node: Node
     pairs: list[Pair]
     clusters: Markup | None
+    emptied: list[dict[str, Any]]
+    """Sources that lost more than the spec's share: source, documents_in, documents_kept."""
 
 
 def duplicates_section(nodes: Nodes, num_samples: int) -> Section | None:
@@ -68,7 +70,7 @@ def _view(nodes: Nodes, node: Node, num_samples: int) -> DuplicatesView | None:
     texts = texts_of(
         nodes.input_with(node, "documents.parquet"), {row[name] for row in chosen for name in ("id", "duplicate_of")}
     )
-    return DuplicatesView(node, [_pair(row, texts) for row in chosen], _clusters(node))
+    return DuplicatesView(node, [_pair(row, texts) for row in chosen], _clusters(node), _emptied(node))
 
 
 def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
@@ -114,3 +116,8 @@ def _clusters(node: Node) -> Markup | None:
     if not sizes:
         return None
     return bar_chart([bar(f"{size} documents", n, count(n)) for size, n in sizes.items()], "groups by size")
+
+
+def _emptied(node: Node) -> list[dict[str, Any]]:
+    """Sources that the node's alarm names."""
+    return [loss for receipt in read_receipts(node, "sources") for loss in receipt.info.get("over_loss", [])]
