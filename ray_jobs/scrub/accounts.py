@@ -4,6 +4,10 @@ import re
 
 from ray_jobs.scrub.checks import is_joined, num_digits
 
+SEPARATOR = rb"(?:[ \-]|\xc2\xa0)"
+"""Between groups: a space, a hyphen, or the no-break space of web pages in UTF-8."""
+_SEPARATORS = b" -\xc2\xa0"
+
 # First digits of a card's number and how many digits it has (ISO/IEC 7812-1; ranges as the issuers publish them). A
 # range of prefixes is one row: first, last, lengths.
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -45,9 +49,9 @@ _WORD_REACH = 48
 
 def is_card(text: bytes, start: int, end: int) -> bool:
     found = text[start:end]
-    digits = found.translate(None, b" -")
+    digits = found.translate(None, _SEPARATORS)
     return (
-        not (b" " in found and b"-" in found)
+        not (b"-" in found and (b" " in found or b"\xa0" in found))
         and not is_joined(text, start, end, after=b"#")
         and (digits == found or not _is_in_row_of_fours(text, start, end))
         and _has_issuer(digits)
@@ -105,13 +109,14 @@ def iban_pattern() -> bytes:
     forms = []
     for length, countries in _LENGTHS.items():
         fours, rest = divmod(length - 4, 4)
-        last = rf"[ \-]?[A-Z0-9]{{{rest}}}" if rest else ""
-        forms.append(rf"(?:{countries.replace(' ', '|')})\d\d(?:[ \-]?[A-Z0-9]{{4}}){{{fours}}}{last}")
-    return rf"(?i)\b(?:{'|'.join(forms)})\b".encode()
+        code = countries.replace(" ", "|").encode()
+        last = rb"%b?[A-Z0-9]{%d}" % (SEPARATOR, rest) if rest else b""
+        forms.append(rb"(?:%b)\d\d(?:%b?[A-Z0-9]{4}){%d}%b" % (code, SEPARATOR, fours, last))
+    return rb"(?i)\b(?:%b)\b" % b"|".join(forms)
 
 
 def is_iban(text: bytes, start: int, end: int) -> bool:
-    compact = text[start:end].translate(None, b" -")
+    compact = text[start:end].translate(None, _SEPARATORS)
     return (
         2 <= int(compact[2:4]) <= 98  # what ISO 7064's MOD 97-10 gives
         and num_digits(compact) >= 8  # no country's has fewer; a word or a line of code has

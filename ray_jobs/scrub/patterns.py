@@ -12,7 +12,7 @@ has them.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ray_jobs.scrub.accounts import iban_pattern, is_card, is_iban
+from ray_jobs.scrub.accounts import SEPARATOR, iban_pattern, is_card, is_iban
 from ray_jobs.scrub.checks import (
     is_american_phone,
     is_email,
@@ -79,9 +79,9 @@ RULES = (
     Rule("iban", iban_pattern(), is_iban),
     # 4012 8888 8888 1881, 3714 496353 98431: in one piece, in fours, or as American Express and Diners Club print them.
     Rule("credit_card", rb"\b[1-68]\d{11,18}\b", is_card),
-    Rule("credit_card", rb"\b[2-68]\d{3}(?:[ \-]\d{4}){3}[ \-]\d{3}\b", is_card),
-    Rule("credit_card", rb"\b(?:2[2-7]|3[5-6]|[45]\d|6\d|8[12])\d{2}(?:[ \-]\d{4}){3}\b", is_card),
-    Rule("credit_card", rb"\b3[0-9]\d{2}[ \-]\d{6}[ \-]\d{4,5}\b", is_card),
+    Rule("credit_card", rb"\b[2-68]\d{3}(?:%b\d{4}){3}%b\d{3}\b" % (SEPARATOR, SEPARATOR), is_card),
+    Rule("credit_card", rb"\b(?:2[2-7]|3[56]|[4-6]\d|8[12])\d{2}(?:%b\d{4}){3}\b" % SEPARATOR, is_card),
+    Rule("credit_card", rb"\b3\d{3}%b\d{6}%b\d{4,5}\b" % (SEPARATOR, SEPARATOR), is_card),
     # Areas 000, 666 and 900-999, group 00 and serial 0000 are never issued (Social Security Administration, POMS RM
     # 10201.035).
     Rule(

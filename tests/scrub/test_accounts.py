@@ -36,11 +36,13 @@ def made(alphabet: str, length: int) -> str:
         ("Visa: 4222222222222", "Visa: <CREDIT_CARD>"),
         ("1234 4111111111111111", "1234 <CREDIT_CARD>"),
         ("номер 4111111111111111", "номер <CREDIT_CARD>"),
+        ("4012\u00a08888\u00a08888\u00a01881", "<CREDIT_CARD>"),
         # The registry's examples.
         ("DE89 3704 0044 0532 0130 00 bitte", "<IBAN> bitte"),
         ("IBAN=GB29NWBK60161331926819", "IBAN=<IBAN>"),
         ("my iban is gb29nwbk60161331926819", "my iban is <IBAN>"),
         ("FR14 2004 1010 0505 0001 3M02 606, NO9386011117947", "<IBAN>, <IBAN>"),
+        ("IBAN:\u00a0DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000\u00a0BIC", "IBAN:\u00a0<IBAN>\u00a0BIC"),
         ("MT84MALT011000012345MTLCAST001S", "<IBAN>"),
         ("BE68-5390-0754-7034 that will", "<IBAN> that will"),
     ],

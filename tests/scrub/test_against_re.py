@@ -29,6 +29,8 @@ FRAGMENTS = [
     b"card 4222222222222",
     b"card 6205 5000 0000 0000 004",
     b"DE89 3704 0044 0532 0130 00",
+    b"DE89\xc2\xa03704\xc2\xa00044\xc2\xa00532\xc2\xa00130\xc2\xa000",
+    b"4012\xc2\xa08888\xc2\xa08888\xc2\xa01881",
     b"GB29NWBK60161331926819",
     b"fr1420041010050500013m02606",
     b"MT84MALT011000012345MTLCAST001S",
@@ -44,7 +46,7 @@ FRAGMENTS = [
     b"a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7\nab==\n-----END RSA PRIVATE KEY-----",
 ]
 BETWEEN = [b"", b" ", b"  ", b"\n", b"\x0b", b",", b".", b"-", b"/", b"=", b"#", b"@", b":", b"\x00"]
-BETWEEN += [b"\xff", b"\xc3\xa9", b"\xc2\xa0", b"\xed\xa0\x80", b"\xe6\x97", b"word", b"_", b"7", b"2001"]
+BETWEEN += [b"\xff", b"\xc3\xa9", b"\xc2\xa0", b"\xe2\xa0", b"\xed\xa0\x80", b"\xe6\x97", b"word", b"_", b"7", b"2001"]
 
 
 def mutated(fragment: bytes, chance: random.Random) -> bytes:
