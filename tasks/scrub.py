@@ -23,5 +23,8 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 NODE = NodeTask(
-    "scrub", "Replaces e-mail addresses, phone and social security numbers and IP addresses.", headline, facts
+    "scrub",
+    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, and secret keys.",
+    headline,
+    facts,
 )

@@ -16,11 +16,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-# What has the form of personal data, drawn widely: e-mail and IP addresses, numbers of seven digits and more.
+# What has the form of personal data, drawn widely: e-mail and IP addresses, secret keys, IBANs, numbers of seven digits
+# and more.
 _PERSONAL = re.compile(
     r"[^\s@<>\"'(),;:]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"
     r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"
     r"|\b(?:[0-9a-fA-F]{1,4}:){3,7}:?[0-9a-fA-F]{1,4}\b"
+    r"|-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,9}-----(?:\s*[A-Za-z0-9+/=]{32,})*"
+    r"|\b(?:AKIA|ASIA|AIza|gh[opusr]_|github_pat_|xox[a-z][.-]|xapp-|[rs]k_live_|sk-|hf_|eyJ)[\w.-]{16,}"
+    r"|\b[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b"
     r"|\+?\d(?:[ ().-]{0,2}\d){6,}"
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")

@@ -17,8 +17,9 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import Outcome, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.scrub.pii import PLACEHOLDERS, Span, scanner
+from ray_jobs.scrub.patterns import PLACEHOLDERS
 from ray_jobs.scrub.replace import scrub_column
+from ray_jobs.scrub.scanner import Span, scanner
 
 NUM_SAMPLES = 5
 SAMPLE_BYTES = 80

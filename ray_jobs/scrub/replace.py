@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.scrub.pii import PLACEHOLDERS, Scanner, Span
+from ray_jobs.scrub.patterns import PLACEHOLDERS
+from ray_jobs.scrub.scanner import Scanner, Span
 
 
 @dataclass(frozen=True)

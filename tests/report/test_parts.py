@@ -69,6 +69,12 @@ def test_printable_keeps_text_and_drops_what_html_forbids() -> None:
         "078-05-1120",
         "203.0.113.7",
         "2001:db8:0:1:2:3:4:5",
+        "4111 1111 1111 1111",
+        "GB29 NWBK 6016 1331 9268 19",
+        "MT84MALT011000012345MTLCAST001S",
+        "ghp_" + "a1B2" * 9,
+        "AKIA" + "Q3EG" * 4,
+        "-----BEGIN RSA PRIVATE KEY-----\n" + "a1B2" * 16,
     ],
 )
 def test_what_looks_personal_is_masked(personal: str) -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from configs.scrub import ScrubSpec
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.scrub.pii import PLACEHOLDERS, Scanner
+from ray_jobs.scrub.patterns import PLACEHOLDERS
 from ray_jobs.scrub.replace import scrub_column
+from ray_jobs.scrub.scanner import Scanner
 from tests.dedup.corpus import computed, document_table, published, rows, table
 
 

@@ -1,16 +1,14 @@
 import itertools
-import json
 import re
 import time
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.scrub.pii import PLACEHOLDERS, RULES, Scanner
+from ray_jobs.scrub.patterns import PLACEHOLDERS, RULES
+from ray_jobs.scrub.scanner import Scanner
 
 ALL = tuple(PLACEHOLDERS)
 SCANNER = Scanner(ALL)
@@ -120,46 +118,36 @@ def test_the_common_pass_hides_no_match_and_spans_do_not_overlap(text: bytes) ->
 
 def test_time_is_linear_in_hostile_text() -> None:
     hostile = [
-        b"a" * 400_000,
+        b"a" * 5_000_000,
+        b"4" * 1_000_000,
         b"1." * 200_000,
         b"2001:" * 80_000,
         b"0 12 " * 80_000,
         b"tel " * 100_000,
         b"a@" * 200_000,
+        b"4111 " * 80_000,
+        b"GB82WEST" * 50_000,
+        b"eyJhbGciOiJIUzI1NiJ9.eyJ" * 16_000,
+        b"-----BEGIN PRIVATE KEY-----" * 15_000,
+        b"-----BEGIN PRIVATE KEY-----\n" + b"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC " * 12_000,
     ]
     began = time.perf_counter()
     for text in hostile:
         SCANNER.find(text)
     # `re` takes minutes for the first alone.
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 20
 
 
-def test_precision_and_recall_on_labelled_sentences(data_dir: Path) -> None:
-    """presidio-research's synthetic sentences: found means that a span of the kind covers the labelled one."""
-    names = {"EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "US_SSN": "ssn", "IP_ADDRESS": "ip"}
-    found, labelled, right, claimed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    for sentence in json.loads((data_dir / "pii" / "presidio_synth_500.json").read_text()):
-        text = sentence["full_text"]
-        spans = SCANNER.find(text.encode())
-        ours = [
-            (len(text.encode()[: span.start].decode()), len(text.encode()[: span.end].decode()), span.kind)
-            for span in spans
-        ]
-        theirs = [
-            (span["start_position"], span["end_position"], names[span["entity_type"]])
-            for span in sentence["spans"]
-            if span["entity_type"] in names
-        ]
-        for start, end, kind in theirs:
-            labelled[kind] += 1
-            found[kind] += any(s <= start and end <= e and k == kind for s, e, k in ours)
-        for start, end, kind in ours:
-            claimed[kind] += 1
-            right[kind] += any(s < end and start < e and k == kind for s, e, k in theirs)
-    recall = {kind: found[kind] / labelled[kind] for kind in names.values()}
-    precision = {kind: right[kind] / claimed[kind] for kind in names.values()}
-    print("recall", recall, "precision", precision)
-    assert sum(labelled.values()) == 56
-    assert recall["email"] == recall["ssn"] == recall["ip"] == 1.0
-    assert recall["phone"] >= 0.9
-    assert all(value >= 0.95 for value in precision.values())
+@pytest.mark.parametrize("odd", [b"", b"\x00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xe6\x97\xa5"])
+def test_odd_bytes_stay_and_hide_nothing(odd: bytes) -> None:
+    data = [
+        b"a@example.org",
+        b"93.184.216.34",
+        b"460-89-9847",
+        b"(541) 714-1388",
+        b"4111111111111111",
+        b"DE89370400440532013000",
+    ]
+    text = (odd + b"\n").join(data) + odd
+    assert [text[span.start : span.end] for span in SCANNER.find(text)] == data
+    assert SCANNER.find(odd) == []
