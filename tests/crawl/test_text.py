@@ -1,46 +1,22 @@
 """Main text and what is measured of it, on real pages with gold."""
 
-import json
-import re
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastwarc import ArchiveIterator, WarcRecordType
 
 from configs.crawl import LANGUAGES, FilterSpec
-from ray_jobs.crawl.payload import decode_text
 from ray_jobs.crawl.rules import SOURCES, judge
 from ray_jobs.crawl.scores import Scores, count_words, identify_language, measure
 from ray_jobs.crawl.text import MAX_NESTING, is_tangled, main_text
 from tests.crawl.archive_bytes import PROSE
-
-
-def real_pages(data_dir: Path) -> Iterator[tuple[str, str]]:
-    archive = str(data_dir / "realpages/realpages-dev.warc.gz")
-    for record in ArchiveIterator(archive, record_types=WarcRecordType.response):
-        yield record.headers["WARC-Target-URI"], decode_text(record.reader.read(), record.http_content_type or "")
-
-
-def four_grams(text: str) -> Counter[tuple[str, ...]]:
-    words = re.findall(r"\w+", text)
-    return Counter(tuple(words[at : at + 4]) for at in range(max(1, len(words) - 3)))
+from tests.crawl.gold import f1_of_main_text, real_pages
 
 
 def test_main_text_of_real_pages_reaches_an_f1_of_90(data_dir: Path) -> None:
-    gold = json.loads((data_dir / "realpages/gold_articleBody.json").read_text())
-    precisions, recalls = [], []
-    for url, html in real_pages(data_dir):
-        if url in gold:
-            wanted, found = four_grams(gold[url]), four_grams(main_text(html) or "")
-            common = (wanted & found).total()
-            precisions.append(common / found.total())
-            recalls.append(common / wanted.total())
-    assert len(precisions) >= 43
-    precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
-    assert 2 * precision * recall / (precision + recall) >= 0.90
+    score = f1_of_main_text(data_dir)
+    assert score.pages >= 43
+    assert score.f1 >= 0.90
 
 
 def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
