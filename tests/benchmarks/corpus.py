@@ -256,8 +256,8 @@ def lsh_10m_peak_gb(bench: Bench) -> float:
 def pii_mb_per_s(bench: Bench) -> float:
     """Finding and replacing personal data of all kinds in real main text."""
     from configs.scrub import ScrubSpec
-    from ray_jobs.scrub.pii import scanner
     from ray_jobs.scrub.replace import scrub_column
+    from ray_jobs.scrub.scanner import scanner
 
     texts = main_texts(bench.input)
     megabytes = text_megabytes(texts)
