@@ -4,6 +4,7 @@ A person writes a `CrawlSource` into a recipe. Before any key is computed `ray_j
 a `SnapshotSpec`, which names every byte that the run will read, so that a crawl that changed upstream has other keys.
 """
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -160,11 +161,106 @@ class SnapshotSpec(Spec):
     """Share of archives that may fail to be made before the node fails."""
 
 
+DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+
+
+def check_languages(languages: tuple[str, ...]) -> tuple[str, ...]:
+    """In order and once each, or a ValueError where lid.176 has no such language."""
+    unknown = sorted(set(languages) - LANGUAGES)
+    if unknown:
+        raise ValueError(
+            f"lid.176 has no language {', '.join(map(repr, unknown))}: use its codes, such as 'en', 'de' or 'zh'"
+        )
+    return tuple(sorted(set(languages)))
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GopherQuality(Spec):
+    """Rules of Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1; null turns one off.
+
+    Those for the number of words and of symbols are fields of the filter itself.
+    """
+
+    languages: tuple[str, ...] = ("en",)
+    """lid.176 codes of the languages that are judged by these rules, which were made for English; empty judges all."""
+    min_mean_word_length: float | None = Field(default=3.0, ge=0)
+    """In characters."""
+    max_mean_word_length: float | None = Field(default=10.0, ge=0)
+    max_bullet_lines: Share | None = 0.9
+    """Most lines, of all, that begin with a bullet."""
+    max_ellipsis_lines: Share | None = 0.3
+    """Most lines, of all, that end in an ellipsis."""
+    min_alphabetic_words: Share | None = 0.8
+    """Fewest words, of all, with a letter."""
+    min_stop_words: int | None = Field(default=2, ge=0, le=8)
+    """Fewest of: the, be, to, of, and, that, have, with."""
+
+    _languages = field_validator("languages")(check_languages)
+
+
+class GopherRepetition(Spec):
+    """Rules of Rae et al. 2021 (arXiv:2112.11446), table A1; null turns one off. Each is the most that is kept."""
+
+    max_duplicate_lines: Share | None = 0.3
+    """Lines that stood before, of all."""
+    max_duplicate_line_characters: Share | None = 0.2
+    """Characters in them, of those of all lines."""
+    max_duplicate_paragraphs: Share | None = 0.3
+    max_duplicate_paragraph_characters: Share | None = 0.2
+    max_top_2_grams: Share | None = 0.2
+    """Characters in the most frequent 2-gram of words, of those of all words."""
+    max_top_3_grams: Share | None = 0.18
+    max_top_4_grams: Share | None = 0.16
+    max_duplicate_5_grams: Share | None = 0.15
+    """Characters in 5-grams of words that began earlier too, of those of all words."""
+    max_duplicate_6_grams: Share | None = 0.14
+    max_duplicate_7_grams: Share | None = 0.13
+    max_duplicate_8_grams: Share | None = 0.12
+    max_duplicate_9_grams: Share | None = 0.11
+    max_duplicate_10_grams: Share | None = 0.1
+
+
+class C4(Spec):
+    """Rules after Raffel et al. 2020 (arXiv:1910.10683), section 2.2; null turns one off.
+
+    C4 drops lines without punctuation, of few words or with "javascript" out of pages. Nothing is cut out of pages
+    here; what they are of all lines can be a threshold, which has no value in the paper and is off.
+    """
+
+    min_sentences: int | None = Field(default=5, ge=0)
+    max_lorem_ipsum: int | None = Field(default=0, ge=0)
+    """Most places with "lorem ipsum"."""
+    max_curly_brackets: int | None = Field(default=0, ge=0)
+    """Most of them, which mark program code."""
+    min_punctuated_lines: Share | None = None
+    max_few_word_lines: Share | None = None
+    """Most lines, of all, with fewer than 3 words."""
+    max_javascript_lines: Share | None = None
+
+
+class FineWeb(Spec):
+    """Rules of Penedo et al. 2024 (arXiv:2406.17557), section 3.6; null turns one off."""
+
+    min_punctuated_lines: Share | None = 0.12
+    """Fewest lines, of all, that end in punctuation."""
+    max_duplicate_line_characters: Share | None = 0.1
+    """Most characters in lines that stood before, of those of all lines."""
+    max_short_lines: Share | None = 0.67
+    """Most lines, of all, of fewer than 30 characters."""
+    max_newlines_per_word: float | None = Field(default=0.3, ge=0)
+    """Not in the paper: a default of datatrove, its authors' code. Blank lines do not count."""
+
+
 class FilterSpec(Spec):
     """Which pages of a crawl become documents. `ray_jobs.crawl.rules` says whose the defaults are."""
 
     node: ClassVar[str] = "filter"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+
+    url_blocklist: tuple[str, ...] = ()
+    """Domains, such as example.com, whose pages are dropped, and those of all hosts below them."""
 
     languages: tuple[str, ...] = ("en",)
     """lid.176 codes of the languages wanted; empty keeps every language."""
@@ -180,15 +276,26 @@ class FilterSpec(Spec):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
     """Share of archives that may be unreadable (gone or changed upstream) before the node fails."""
 
-    @field_validator("languages")
+    gopher_quality: GopherQuality | None = GopherQuality()
+    """Null turns the group off, here and below."""
+    gopher_repetition: GopherRepetition | None = GopherRepetition()
+    c4: C4 | None = None
+    """Off: it drops every page with a curly bracket, and with that most of those about programs."""
+    fineweb: FineWeb | None = FineWeb()
+
+    _languages = field_validator("languages")(check_languages)
+
+    @field_validator("url_blocklist")
     @classmethod
-    def _languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(languages) - LANGUAGES)
-        if unknown:
+    def _url_blocklist(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        lowered = sorted({domain.lower().rstrip(".") for domain in domains})
+        wrong = [domain for domain in lowered if not DOMAIN.fullmatch(domain)]
+        if wrong:
             raise ValueError(
-                f"lid.176 has no language {', '.join(map(repr, unknown))}: use its codes, such as 'en', 'de' or 'zh'"
+                f"{', '.join(map(repr, wrong))} is no domain: write hosts alone, such as 'example.com', without "
+                "scheme, port, path or wildcard, and those beyond ASCII in their xn-- form"
             )
-        return tuple(sorted(set(languages)))
+        return tuple(lowered)
 
     @model_validator(mode="after")
     def _words(self) -> "FilterSpec":

@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from ray_jobs.checkpoint.shards import File, parquet_file
 from ray_jobs.crawl.documents import Document
+from ray_jobs.crawl.rules import VERSIONS
+from ray_jobs.crawl.statistics import NAMES
 
 DOCUMENTS = pa.schema(
     {
@@ -26,10 +28,11 @@ AUDIT = pa.schema(
         "num_bytes": pa.int64(),
         "language": pa.string(),
         "language_score": pa.float32(),
-        "num_words": pa.int32(),
-        "symbol_ratio": pa.float32(),
+        # Not rounded, so that a decision can be made again out of them.
+        **{name: pa.int32() if name.startswith("num_") else pa.float64() for name in NAMES},
         "decision": pa.string(),
         "rule": pa.string(),
+        "rule_version": pa.int32(),
         "value": pa.float64(),
         "threshold": pa.float64(),
         "source": pa.string(),
@@ -67,10 +70,10 @@ class Tables:
             "num_bytes": document.num_bytes,
             "language": scores and scores.language,
             "language_score": scores and scores.language_score,
-            "num_words": scores and scores.num_words,
-            "symbol_ratio": scores and scores.symbol_ratio,
+            **{name: scores and getattr(scores.statistics, name) for name in NAMES},
             "decision": "kept" if verdict is None else "dropped",
             "rule": verdict and verdict.rule,
+            "rule_version": verdict and VERSIONS.get(verdict.rule),
             "value": verdict and verdict.value,
             "threshold": verdict and verdict.threshold,
             "source": document.source,

@@ -13,11 +13,12 @@ from ray_jobs.crawl import archives
 from ray_jobs.crawl.documents import REASONS
 from ray_jobs.crawl.pins import pin
 from ray_jobs.crawl.rules import SOURCES
+from ray_jobs.crawl.statistics import NAMES
 from tests.crawl.archive_bytes import PROSE, http, members, page, record
 from tests.crawl.common_crawl_server import CRAWL, Answer, Break, crawl_layout, serving
-from tests.crawl.nodes import counted, filter_one, rows, run, table
+from tests.crawl.nodes import NO_HEURISTICS, counted, filter_one, rows, run, table
 
-EVERYTHING = FilterSpec(languages=(), min_language_score=0, min_words=1, max_symbol_ratio=100)
+EVERYTHING = FilterSpec(languages=(), min_language_score=0, min_words=1, max_symbol_ratio=100, **NO_HEURISTICS)
 
 # What is in each of warcio's odd files, by hand from the files themselves: the archive's faults, its documents.
 WARCIO: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -149,7 +150,7 @@ def test_each_reason_is_reached(tmp_path: Path) -> None:
     }
     path = tmp_path / "a.warc.gz"
     path.write_bytes(members(*blocks.values()))
-    output = filter_one(path, FilterSpec(max_words=1000, max_bytes=6100))
+    output = filter_one(path, FilterSpec(max_words=1000, max_bytes=6100, **NO_HEURISTICS))
     found = [row["rule"] or "kept" for row in rows(output, "audit.parquet")]
     assert found == list(blocks)
     (language,) = [row for row in rows(output, "audit.parquet") if row["rule"] == "language"]
@@ -165,7 +166,7 @@ def test_scores_are_kept_for_documents_that_are_dropped(data_dir: Path) -> None:
         filter_one(data_dir / "warc/dolma/sample-0000.warc.gz", spec)
         for spec in (FilterSpec(min_words=900), EVERYTHING)
     )
-    columns = ("id", "language", "language_score", "num_words", "symbol_ratio")
+    columns = ("id", "language", "language_score", *NAMES)
     first, second = (
         [{name: row[name] for name in columns} for row in rows(output, "audit.parquet")] for output in (strict, lax)
     )
@@ -202,7 +203,7 @@ def test_a_crawl_over_http_gives_what_its_files_give(layout: dict[str, bytes], d
                 server.play(
                     name, Answer(503), Break(20_000), Answer(403, {"Retry-After": "2"}), Break(9000, reset=False)
                 )
-        filtered = run(store, FilterSpec(languages=()), {"crawl": snapshot})
+        filtered = run(store, FilterSpec(languages=(), **NO_HEURISTICS), {"crawl": snapshot})
     assert snapshot.manifest.outputs == ()
     assert snapshot.manifest.metrics["archives"] == 3
     local = [

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from configs.crawl import LANGUAGES, FilterSpec
-from ray_jobs.crawl.rules import SOURCES, judge
-from ray_jobs.crawl.scores import Scores, count_words, identify_language, measure
+from configs.crawl import LANGUAGES
+from ray_jobs.crawl.scores import identify_language
+from ray_jobs.crawl.statistics import measure_texts
 from ray_jobs.crawl.text import MAX_NESTING, is_tangled, main_text
 from tests.crawl.archive_bytes import PROSE
 from tests.crawl.gold import f1_of_main_text, real_pages
 
 
-def test_main_text_of_real_pages_reaches_an_f1_of_90(data_dir: Path) -> None:
+def test_main_text_of_real_pages_reaches_an_f1_of_915(data_dir: Path) -> None:
     score = f1_of_main_text(data_dir)
     assert score.pages >= 43
-    assert score.f1 >= 0.90
+    assert score.f1 >= 0.915
 
 
 def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
@@ -84,43 +84,10 @@ def test_a_text_without_words_has_no_certain_language() -> None:
 
 
 def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:
-    assert count_words("one two\nthree") == 3
-    assert count_words("naïve café") == 2
-    assert count_words("水車小屋") >= 4
-    assert count_words("") == 0
+    texts = {"one two\nthree": 3, "naïve café": 2, "水車小屋": 4, "a水b ไท": 5, "": 0}
+    assert [measured.num_words for measured in measure_texts(list(texts))] == list(texts.values())
 
 
 def test_symbols_are_hash_signs_or_ellipses_a_word() -> None:
-    assert measure("#a #b c d").symbol_ratio == 0.5
-    assert measure("a... b… c d #").symbol_ratio == 0.4
-    assert measure("a b").symbol_ratio == 0
-
-
-GOOD = Scores("en", 0.9, 500, 0.01)
-
-
-@pytest.mark.parametrize(
-    ("scores", "rule", "value", "threshold"),
-    [
-        (Scores("de", 0.9, 500, 0.0), "language", 0.9, None),
-        (Scores("en", 0.64, 500, 0.0), "language_score", 0.64, 0.65),
-        (Scores("en", 0.9, 49, 0.0), "min_words", 49, 50),
-        (Scores("en", 0.9, 100_001, 0.0), "max_words", 100_001, 100_000),
-        (Scores("en", 0.9, 500, 0.11), "symbol_ratio", 0.11, 0.1),
-    ],
-)
-def test_each_rule_drops_what_it_is_for(scores: Scores, rule: str, value: float, threshold: float | None) -> None:
-    verdict = judge(scores, FilterSpec())
-    assert verdict is not None
-    assert (verdict.rule, verdict.value, verdict.threshold) == (rule, value, threshold)
-    assert verdict.rule in SOURCES
-
-
-@pytest.mark.parametrize("scores", [GOOD, Scores("en", 0.65, 50, 0.1), Scores("en", 1.0, 100_000, 0.0)])
-def test_a_document_on_the_thresholds_is_kept(scores: Scores) -> None:
-    assert judge(scores, FilterSpec()) is None
-
-
-def test_no_languages_keeps_every_language() -> None:
-    assert judge(Scores("ja", 0.9, 500, 0.0), FilterSpec(languages=())) is None
-    assert judge(Scores("ja", 0.9, 500, 0.0), FilterSpec(languages=("de", "ja"))) is None
+    measured = measure_texts(["#a #b c d", "a... b… c d #", "a b"])
+    assert [one.symbol_ratio for one in measured] == [0.5, 0.4, 0]
