@@ -259,9 +259,6 @@ class FilterSpec(Spec):
     node: ClassVar[str] = "filter"
     version: ClassVar[int] = 2
 
-    url_blocklist: tuple[str, ...] = ()
-    """Domains, such as example.com, whose pages are dropped, and those of all hosts below them."""
-
     languages: tuple[str, ...] = ("en",)
     """lid.176 codes of the languages wanted; empty keeps every language."""
     min_language_score: float = Field(default=0.65, ge=0, le=1)
@@ -276,6 +273,8 @@ class FilterSpec(Spec):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
     """Share of archives that may be unreadable (gone or changed upstream) before the node fails."""
 
+    url_blocklist: tuple[str, ...] = ()
+    """Domains, such as example.com, whose pages are dropped, and those of all hosts below them."""
     gopher_quality: GopherQuality | None = GopherQuality()
     """Null turns the group off, here and below."""
     gopher_repetition: GopherRepetition | None = GopherRepetition()
