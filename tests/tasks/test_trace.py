@@ -25,7 +25,14 @@ def archive(tmp_path: Path) -> Path:
 
 def planned(tmp_path: Path, archive: Path) -> Plan:
     source = f"snapshot={{archives: {{urls: ['{archive}']}}}}"
-    recipe = load_recipe("tiny", [source, "filter.min_words=10", "filter.languages=[]", "filter.min_language_score=0"])
+    rules_off = [
+        "languages=[]",
+        "min_language_score=0",
+        "gopher_repetition=null",
+        "gopher_quality=null",
+        "fineweb=null",
+    ]
+    recipe = load_recipe("tiny", [source, "filter.min_words=10", *(f"filter.{off}" for off in rules_off)])
     return make_plan(recipe, open_store(tmp_path / "store"))
 
 
