@@ -170,6 +170,22 @@ def equal_documents(given: Path | None) -> "pa.Array":
     )
 
 
+@figure("docs/s", target="≥ 9,000")
+def heuristics_docs_per_s_core(bench: Bench) -> float:
+    """The statistics of all of the filter's rules: Gopher's, C4's and FineWeb's."""
+    import numpy as np
+
+    from ray_jobs.crawl.statistics import NAMES, statistics
+    from ray_jobs.dedup.minhash import text_buffers
+
+    documents = equal_documents(bench.input)
+    data, offsets = text_buffers(documents)
+    bench.notes |= {"documents": len(documents), "statistics": len(NAMES)}
+    with processor_time() as seconds:
+        statistics(np.asarray(data), offsets)
+    return len(documents) / seconds()
+
+
 @figure("docs/s", target="≥ 40,000")
 def minhash_docs_per_s_core(bench: Bench) -> float:
     """From text to signatures: normalised, cut into word n-grams, hashed, permuted."""
