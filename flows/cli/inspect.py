@@ -5,6 +5,8 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.padding import Padding
+from rich.text import Text
 
 from flows.cli import options, show
 from ray_jobs.checkpoint.layout import NodePath
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from tasks.plan import Plan, PlannedNode
 
 NUM_RUNS = 5
+# Columns of audits that say why a page was dropped; the others are what was measured of it.
+REASONS = ("rule", "value", "threshold", "source", "duplicate_of_url", "duplicate_of", "similarity")
 
 
 def status(store: options.StoreUrl = None, as_json: options.Json = False) -> None:
@@ -110,8 +114,14 @@ def _why_page(page: str, plan: "Plan", as_json: bool) -> None:
         console.print(document.url, markup=False, soft_wrap=True)
         console.print(f"  {document.id}, in {document.archive}", markup=False, soft_wrap=True)
         for step in document.steps:
-            facts = ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in step.facts.items())
-            console.print(f"  {step.node:<8} {step.decision:<8} {facts}", markup=False, soft_wrap=True)
+            reasons = {name: step.facts[name] for name in REASONS if name in step.facts}
+            console.print(f"  {step.node:<8} {step.decision:<8} {_said(reasons)}", markup=False, soft_wrap=True)
+            scores = _said({name: value for name, value in step.facts.items() if name not in reasons})
+            console.print(Padding(Text(scores, style="dim"), (0, 0, 0, 20)))
+
+
+def _said(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in facts.items())
 
 
 def _print_manifest(manifest: Manifest) -> None:
