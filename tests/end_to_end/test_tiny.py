@@ -8,8 +8,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ray_jobs.checkpoint.checkpoint import read_checked
+from ray_jobs.checkpoint.store import open_store
 from tests.end_to_end.harness import Headrace, is_driver, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -48,15 +52,18 @@ def test_the_second_run_is_all_hit_in_seconds(ran: tuple[Headrace, dict[str, Any
 
 
 def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any], float]) -> None:
-    headrace, _, _ = ran
-    done = headrace.command("why", "documentation/00000/000000001641", "--recipe", "tiny")
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
-    assert lines[0].startswith("http://") and [line.split()[:2] for line in lines[2:]] == [
-        ["filter", "kept"],
-        ["dedup", "kept"],
-        ["scrub", "kept"],
+    headrace, run, _ = ran
+    audits = headrace.manifest("scrub", run["nodes"]["scrub"]["key"]).outputs
+    audit = next(file for file in audits if file.name == "audit.parquet")
+    kept = pq.read_table(pa.BufferReader(read_checked(open_store(headrace.store_url), audit)))["id"][0].as_py()
+    (document,) = headrace.json("why", kept, "--recipe", "tiny")["documents"]
+    assert [(step["node"], step["decision"]) for step in document["steps"]] == [
+        ("filter", "kept"),
+        ("dedup", "kept"),
+        ("scrub", "kept"),
     ]
+    shown = headrace.command("why", document["url"], "--recipe", "tiny").stdout
+    assert shown.splitlines()[0] == document["url"] and kept in shown
 
 
 def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any], float]) -> None:
