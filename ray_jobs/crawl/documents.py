@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from configs.crawl import FilterSpec
+from ray_jobs.crawl.extractor import Extractor, Lost
 from ray_jobs.crawl.payload import Undecodable, decode_body, decode_text, is_html, media_type, parse_http
 from ray_jobs.crawl.records import Record
 from ray_jobs.crawl.rules import SOURCES, Verdict, judge
@@ -24,6 +25,9 @@ REASONS = {
     "http_status": "the server's answer is not 200",
     "not_html": "neither HTML nor text that a crawler extracted",
     "tangled_html": "elements nested, or attributes in a tag, by the thousand",
+    "too_many_tags": "more markup than extraction takes on",
+    "timeout": "extraction takes longer than it may, tried twice",
+    "extractor_died": "extraction runs out of memory or crashes, tried twice",
     "no_text": "nothing is left after extraction",
 }
 
@@ -48,8 +52,12 @@ class Document:
         return SOURCES.get(self.verdict.rule) or REASONS[self.verdict.rule]
 
 
-def document_of(record: Record, spec: FilterSpec) -> Document:
-    """Decodes one record and extracts its text, which is still to be judged; or says why it has none."""
+def document_of(record: Record, spec: FilterSpec, extractor: Extractor | None = None) -> Document:
+    """Decodes one record and extracts its text, which is still to be judged; or says why it has none.
+
+    Args:
+        extractor: None has resiliparse extract it here.
+    """
     if record.fault is not None:
         return _dropped(record, record.fault)
     match record.type:
@@ -74,7 +82,10 @@ def document_of(record: Record, spec: FilterSpec) -> Document:
     if not is_extracted and not is_html(content_type, body):
         return _dropped(record, "not_html", num_bytes=len(body))
     characters = decode_text(body, content_type)
-    text = characters if is_extracted else main_text(characters)
+    try:
+        text = characters if is_extracted else extractor.text_of(characters) if extractor else main_text(characters)
+    except Lost as error:
+        return _dropped(record, error.reason, error.value, error.threshold, len(body))
     if text is None:
         return _dropped(record, "tangled_html", num_bytes=len(body))
     text = text.strip()

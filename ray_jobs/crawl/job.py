@@ -10,7 +10,7 @@ source. In = kept + dropped, by reason.
 import platform
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.base import Resources
 from configs.crawl import FilterSpec, PinnedArchives, PinnedDocumentation, PinnedFile, SnapshotSpec
@@ -19,6 +19,9 @@ from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
+
+if TYPE_CHECKING:
+    from ray_jobs.crawl.extractor import Extractor
 
 ARCHIVE = "crawl.warc.gz"
 JUDGED_TOGETHER = 256
@@ -97,7 +100,10 @@ def filter(spec: FilterSpec, inputs: dict[str, Checkpoint], output: NodeOutput, 
     receipts = output.fan_out("documents", shards, filter_archive, context)
     kept = sum(receipt.counters["documents_kept"] for receipt in receipts)
     entered = sum(receipt.counters["documents_in"] for receipt in receipts)
-    return Outcome(("documents",), metrics={"documents": kept, "kept_share": round(kept / max(1, entered), 4)})
+    metrics: dict[str, float | int | str] = {"documents": kept, "kept_share": round(kept / max(1, entered), 4)}
+    if clock_decided := sum(receipt.counters.get("clock_decided", 0) for receipt in receipts):
+        metrics["may_not_reproduce"] = f"the clock dropped {clock_decided} pages, which another machine may keep"
+    return Outcome(("documents",), metrics=metrics)
 
 
 def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput:
@@ -106,7 +112,15 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
     Raises:
         Changed: the archive is not the one that was pinned, or is gone.
         ConnectionError: its server does not answer.
+        UserError: the spec asks for an extractor that is not installed.
     """
+    from ray_jobs.crawl.extractor import extractor_for
+
+    with extractor_for(context.spec) as extractor:
+        return _filter_archive(shard, context, extractor)
+
+
+def _filter_archive(shard: dict[str, Any], context: FilterContext, extractor: "Extractor | None") -> ShardOutput:
     from ray_jobs.crawl.documents import Document, document_of, judge_all
     from ray_jobs.crawl.records import NOT_DOCUMENTS, Faults, read_records
     from ray_jobs.crawl.tables import Tables
@@ -124,7 +138,7 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
         types[f"records.{record.type}"] += 1
         # A damaged request leaves a row too: nobody can say any more what it was.
         if record.type not in NOT_DOCUMENTS or record.fault is not None:
-            unjudged.append(document_of(record, context.spec))
+            unjudged.append(document_of(record, context.spec, extractor))
             record.block = b""  # of 256 records, whose blocks may be of 5 MiB, only the texts are kept
         if len(unjudged) == JUDGED_TOGETHER:
             judge_unjudged()
@@ -137,8 +151,9 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
         "archive_empty": faults.empty,
         **types,
         **tables.counters(),
+        **(extractor.counters() if extractor else {}),
     }
-    return ShardOutput(tables.files(), counters, tables.info())
+    return ShardOutput(tables.files(), counters, tables.info() | (extractor.info() if extractor else {}))
 
 
 def _archive_of(shard: dict[str, Any], context: FilterContext) -> Archive:

@@ -3,6 +3,8 @@
 fastwarc reads gzip, zstd, lz4 and plain archives, fast, and stops at the first damage: it raises OSError where a member
 does not decompress or a header does not parse, and where an archive breaks off it gives a shorter record without a
 word. Here reading goes on at the next record that can be read, and every loss is a record with its offset and reason.
+
+ARC, the format before WARC, is not read: fastwarc does not know it, and its archives are counted as `not_warc`.
 """
 
 import io

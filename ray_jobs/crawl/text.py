@@ -1,4 +1,4 @@
-"""The main text of a page, by resiliparse.
+"""The main text of a page, by resiliparse (`extraction: fast`; `ray_jobs.crawl.extractor` is for `quality`).
 
 On 43 pages with gold main text its 4-gram F1 is .929 with the options set here and .904 with its defaults: comments,
 alternative texts and post dates are not what a page is about.

@@ -296,11 +296,25 @@ def text_megabytes(texts: "pa.ChunkedArray") -> float:
 @figure("F1", target="≥ .915")
 def extract_f1_fast(bench: Bench) -> float:
     """4-gram F1 of main text against the gold of real pages."""
+    from ray_jobs.crawl.text import main_text
+
+    return f1_on_gold(bench, main_text)
+
+
+@figure("F1", target="≥ .96")
+def extract_f1_quality(bench: Bench) -> float:
+    from ray_jobs.crawl.extractor import Extractor
+
+    with Extractor() as extractor:
+        return f1_on_gold(bench, extractor.text_of)
+
+
+def f1_on_gold(bench: Bench, extract: Callable[[str], str | None]) -> float:
     from tests.crawl.gold import f1_of_main_text
 
     if not (DATA / "realpages").is_dir():
         raise NotMeasured(f"{DATA}/realpages is not there: set HEADRACE_DATA to the data's folder")
-    score = f1_of_main_text(DATA)
+    score = f1_of_main_text(DATA, extract)
     bench.notes |= {
         "pages": score.pages,
         "precision": round(score.precision, 3),

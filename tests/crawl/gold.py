@@ -3,14 +3,13 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastwarc import ArchiveIterator, WarcRecordType
 
 from ray_jobs.crawl.payload import decode_text
-from ray_jobs.crawl.text import main_text
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ def four_grams(text: str) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + 4]) for at in range(max(1, len(words) - 3)))
 
 
-def f1_of_main_text(data_dir: Path) -> Score:
+def f1_of_main_text(data_dir: Path, extract: Callable[[str], str | None]) -> Score:
     """Of 4-grams of words, with their multiplicity."""
     gold = json.loads((data_dir / "realpages/gold_articleBody.json").read_text())
     precisions, recalls = [], []
     for url, html in real_pages(data_dir):
         if url in gold:
-            wanted, found = four_grams(gold[url]), four_grams(main_text(html) or "")
+            wanted, found = four_grams(gold[url]), four_grams(extract(html) or "")
             common = (wanted & found).total()
             precisions.append(common / found.total())
             recalls.append(common / wanted.total())

@@ -105,6 +105,16 @@ def test_chunks_are_joined() -> None:
     assert decode_body(chunked, {"transfer-encoding": "Chunked"}, LIMIT) == b"hello world"
 
 
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_chunks_of_an_encoded_body_are_joined_before_it_is_decoded(encoding: str) -> None:
+    coded = ENCODED[encoding]
+    chunked = b"".join(
+        b"%x\r\n%s\r\n" % (len(coded[at : at + 99]), coded[at : at + 99]) for at in range(0, len(coded), 99)
+    )
+    headers = {"transfer-encoding": "chunked", "content-encoding": encoding}
+    assert decode_body(chunked + b"0\r\n\r\n", headers, LIMIT) == BODY
+
+
 def test_chunks_that_go_wrong_keep_what_came_before() -> None:
     assert join_chunks(b"5\r\nhello\r\nzz\r\n world") == b"hello"
     assert join_chunks(b"5\r\nhello\r\nff\r\n world") == b"hello world"

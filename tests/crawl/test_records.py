@@ -1,10 +1,12 @@
 """Reading archives in spite of what is wrong with them."""
 
 import gzip
+import io
 import random
 from pathlib import Path
 
 import pytest
+from fastwarc.stream_io import ZstdWriter
 
 from ray_jobs.crawl.archives import LocalArchive, Stream
 from ray_jobs.crawl.records import Faults, read_records
@@ -23,6 +25,20 @@ def test_records_of_every_container_are_the_same(data_dir: Path) -> None:
         assert faults == Faults()
     assert len(found[0]) == 50
     assert found[0] == found[1] == found[2]
+
+
+def test_a_zstd_archive_is_read_and_its_damage_costs_one_record(tmp_path: Path) -> None:
+    frames = []
+    for one in FIVE:
+        sink = io.BytesIO()
+        with ZstdWriter(sink) as stream:
+            stream.write(one)
+        frames.append(sink.getvalue())
+    assert urls(read(tmp_path, b"".join(frames))[0]) == ALL
+    frames[2] = frames[2][:20] + bytes(len(frames[2]) - 20)
+    records, faults = read(tmp_path, b"".join(frames))
+    assert urls(records) == ["0", "1", "3", "4"]
+    assert faults.damaged == 1
 
 
 @pytest.mark.parametrize("pack", [members, lambda *records: b"".join(records)], ids=["gzip", "plain"])
