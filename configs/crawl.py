@@ -272,7 +272,7 @@ class FilterSpec(Spec):
     more. Common Crawl cuts pages at 5 MiB."""
     extraction: Literal["fast", "quality"] = "fast"
     """Who finds a page's main text. `fast`: resiliparse (4-gram F1 .932 on 43 pages with gold). `quality`: trafilatura
-    (.968), at 10 times the cost."""
+    (.968), at 13 times the cost."""
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
     """Share of archives that may be unreadable (gone or changed upstream) before the node fails."""
 
