@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import json
 import logging
-import resource
 import secrets
 import time
 import traceback
@@ -30,7 +29,7 @@ from ray_jobs.checkpoint.manifest import (
 from ray_jobs.checkpoint.shards import Outcome, Record, add_counters, check_funnel
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.executor import Executor, InlineExecutor, RayExecutor
-from ray_jobs.cluster.fan_out import NodeFailed, UserError
+from ray_jobs.cluster.fan_out import NodeFailed, UserError, own_cpu_seconds
 from ray_jobs.cluster.output import NodeOutput
 
 log = logging.getLogger("headrace")
@@ -138,7 +137,7 @@ def _compute(
     lease: Lease,
     executor_of: Callable[[Resources], Executor],
 ) -> Manifest:
-    started, began, cpu_began = time.time(), time.monotonic(), _own_cpu_seconds()
+    started, began, cpu_began = time.time(), time.monotonic(), own_cpu_seconds()
     spec = kind.spec.model_validate(request.spec)
     resources = Resources.model_validate(request.resources)
     inputs = {slot: Checkpoint.open(store, upstream.node, upstream.key) for slot, upstream in request.inputs.items()}
@@ -167,7 +166,7 @@ def _compute(
         update={
             "started": started,
             "seconds": round(time.monotonic() - began, 3),
-            "cpu_seconds": round(manifest.cpu_seconds + _own_cpu_seconds() - cpu_began, 3),
+            "cpu_seconds": round(manifest.cpu_seconds + own_cpu_seconds() - cpu_began, 3),
             "gpu_seconds": round(resources.gpus * resources.workers * (time.monotonic() - began), 3),
         }
     )
@@ -216,11 +215,6 @@ def _manifest(
         world_size=resources.workers,
         sources=tuple(sources) or (path.key,),
     )
-
-
-def _own_cpu_seconds() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(use.ru_utime + use.ru_stime for use in usage)
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
