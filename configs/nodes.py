@@ -33,6 +33,8 @@ class NodeKind:
     """What a recipe holds where the spec itself is made by pinning an external input."""
     pin: str | None = None
     """module:function that makes the spec from what is written, before keys are computed."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """As `inputs`, of slots that stay empty where the recipe has no such node, or says `inputs: {slot: null}`."""
 
     @property
     def name(self) -> str:

@@ -117,11 +117,14 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     if ALL_OTHERS in kind.inputs:
         defaults = {other: other for other in all_sections if other != name}
     else:
-        defaults = dict(kind.inputs)
+        defaults = {**kind.inputs, **{slot: node for slot, node in kind.optional.items() if node in all_sections}}
     given = section.get("inputs", {})
+    slots = {**defaults, **kind.optional}
     for slot in given:
-        if slot not in defaults:
-            raise ValueError(f"{name}.inputs has no slot {slot!r}: {_did_you_mean(slot, defaults)}")
+        if slot not in slots:
+            raise ValueError(f"{name}.inputs has no slot {slot!r}: {_did_you_mean(slot, slots)}")
+        if given[slot] is None and slot not in kind.optional:
+            raise ValueError(f"{name}.inputs.{slot} is null, and {name} cannot do without it: name a node")
     generation = section.get("generation", 1)
     if type(generation) is not int or generation < 1:
         raise ValueError(f"{name}.generation is {generation!r}: write a whole number from 1")
@@ -132,7 +135,7 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
         kind=kind,
         written=checked(kind.in_recipe, fields, name),
         resources=checked(Resources, resources, f"{name}.resources"),
-        inputs={**defaults, **given},
+        inputs={slot: upstream for slot, upstream in {**defaults, **given}.items() if upstream is not None},
         generation=generation,
     )
 

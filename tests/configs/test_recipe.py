@@ -1,7 +1,10 @@
 """Recipes: what is written becomes specs, and what is wrong is named with what would be right."""
 
+from dataclasses import replace
+
 import pytest
 
+from configs.nodes import NODES
 from configs.recipe import load_recipe, make_recipe, recipe_names
 
 
@@ -38,6 +41,7 @@ def test_overrides_reach_nested_fields_and_resources() -> None:
         ("fliter.min_words=3", "no node 'fliter': did you mean 'filter'?"),
         ("filter.inputs.crawl=snapshto", "which is no node of recipe tiny: did you mean 'snapshot'?"),
         ("filter.inputs.crwal=snapshot", "filter.inputs has no slot 'crwal': did you mean 'crawl'?"),
+        ("filter.inputs.crawl=null", "filter.inputs.crawl is null, and filter cannot do without it"),
         ("filter.kind=fitler", "no kind of node 'fitler': did you mean 'filter'?"),
         ("filter.generation=0", "filter.generation is 0: write a whole number from 1"),
         ("min_words=3", "no node 'min_words'"),
@@ -50,6 +54,19 @@ def test_a_wrong_field_is_named_with_what_would_be_right(override: str, message:
     with pytest.raises(ValueError) as caught:
         load_recipe("tiny", [override])
     assert message in str(caught.value)
+
+
+def test_an_optional_slot_is_filled_where_the_recipe_has_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NODES, "dedup", replace(NODES["dedup"], optional={"words": "tokenizer"}))
+    written = {"snapshot": {"documentation": {}}, "filter": {}, "dedup": {}}
+
+    def inputs(**sections: object) -> dict[str, str]:
+        return dict(make_recipe({"nodes": {**written, **sections}}, "made").nodes["dedup"].inputs)
+
+    tokenizer = {"tokenizer": {"inputs": {"documents": "filter"}}}
+    assert inputs() == {"documents": "filter"}
+    assert inputs(**tokenizer) == {"documents": "filter", "words": "tokenizer"}
+    assert inputs(**tokenizer, dedup={"inputs": {"words": None}}) == {"documents": "filter"}
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
