@@ -59,7 +59,7 @@ ONE_PROCESS = Resources(workers=1)
 KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
-    NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
+    NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}),
     NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
