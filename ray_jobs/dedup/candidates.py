@@ -47,7 +47,7 @@ def unique_pairs(first: Numbers, second: Numbers) -> tuple[Numbers, Numbers]:
     """The different ones among the pairs, in an order that depends on the pairs and theirs alone."""
     if not len(first):
         return first, second
-    packed, bits = _pack_and_sort(_hash_pairs(first, second))
+    packed, bits = _pack_and_sort(hash_pairs(first, second))
     places = packed & np.uint64((1 << bits) - 1)
     fresh = _first_of_pair(packed, bits, first, second)
     places = np.sort(places[fresh])
@@ -220,7 +220,8 @@ def _join_groups(
 
 
 @numba.njit(cache=True)
-def _hash_pairs(first: Numbers, second: Numbers) -> Numbers:  # pragma: no cover
+def hash_pairs(first: Numbers, second: Numbers) -> Numbers:  # pragma: no cover
+    """A 64-bit hash of each pair: uint64 [n]."""
     hashes = np.empty(len(first), dtype=np.uint64)
     for i in range(len(first)):
         # Odd constants of xxHash64 (Collet).

@@ -115,6 +115,11 @@ class Corpus:
     """What this node's finished stages left, by stage, in the order of shards."""
 
     @property
+    def num_documents(self) -> int:
+        """Of this crawl, as they entered."""
+        return sum(self.level.file_rows)
+
+    @property
     def first_own(self) -> int:
         """The number of this crawl's first document."""
         return len(self.chain.levels) << LEVEL_BITS

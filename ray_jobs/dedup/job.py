@@ -2,7 +2,7 @@
 
     signatures   a shard for every group of input files: hashes, MinHash signature and keys of each document
     edges        a shard for every range of keys: which documents have a key in common
-    clusters     components of these, dealt out to partitions
+    clusters     components of these, dealt out to partitions (after rounds of `stars.py` in the largest corpora)
     routed       a shard for every group that has members: its members, sent to their partitions
     duplicates   a shard for every partition: compares candidates and applies the rule of `verify.py`
     index        a shard for every group: its duplicates by input file, and the keys of what is kept
@@ -24,8 +24,16 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, add_counters
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.dedup import stars
 from ray_jobs.dedup.bands import plan_bands
-from ray_jobs.dedup.clustering import ENTRIES_A_PART, cluster, find_edges
+from ray_jobs.dedup.clustering import (
+    ENTRIES_A_PART,
+    cluster_in_memory,
+    cut_partitions,
+    find_edges,
+    num_ranges,
+    sources_with_members,
+)
 from ray_jobs.dedup.compaction import MAX_UNCOMPACTED, compact
 from ray_jobs.dedup.corpus import Chain, Corpus, Level, earlier_levels, group_files, parts_for
 from ray_jobs.dedup.keeping import add_up_sources, keep
@@ -57,10 +65,11 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     stages.one("numbering", write_numbering)
 
     stages.whole("edges", [{"part": part} for part in range(level.num_parts)], find_edges)
-    clustered = stages.one("clusters", cluster)
-    stages.corpus = replace(stages.corpus, bounds=tuple(clustered.info["partitions"]))
-    stages.whole("routed", [{"source": number} for number in clustered.info["sources"]], route)
-    partitions = range(len(clustered.info["partitions"]))
+    clustered = find_clusters(stages)
+    stages.corpus = replace(stages.corpus, bounds=cut_partitions(stages.corpus))
+    with_members = sources_with_members([receipt.info for receipt in clustered])
+    stages.whole("routed", [{"source": number} for number in with_members], route)
+    partitions = range(len(stages.corpus.bounds))
     found = stages.whole("duplicates", [{"partition": number} for number in partitions], find)
     stages.whole("index", [{"group": group} for group in level.standing], index)
     runs = "index"
@@ -80,7 +89,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     return Outcome(
         ("documents", "sources", "numbering", "signatures", runs),
         counters=add_counters(receipt.counters for receipt in [*kept, alarm]),
-        metrics=headline(stages.corpus, clustered, found, kept, alarm),
+        metrics=headline(stages.corpus, found, kept, alarm),
     )
 
 
@@ -138,21 +147,37 @@ def order_crawls(level: Level, signed: Sequence[Receipt], chain: Chain) -> Level
     return level.model_copy(update={"last_id": last, "standing": tuple(receipt.shard for receipt in signed)})
 
 
+def find_clusters(stages: _Stages) -> list[Receipt]:
+    """The stage "clusters", after as many rounds of stars as it takes where the corpus is too large for one machine."""
+    ranges = num_ranges(stages.corpus.num_documents)
+    if ranges == 1:
+        return stages.whole("clusters", [{}], cluster_in_memory)
+    before = None
+    for stage in range(1, stars.MOST_ROUNDS, 2):
+        small = [{"stage": stage - 1, "range": number} for number in range(ranges)]
+        stages.whole(f"stars-{stage:02d}", small, stars.small_star)
+        large = [{"stage": stage, "range": number} for number in range(ranges)]
+        received = stages.whole(f"stars-{stage + 1:02d}", large, stars.large_star)
+        fingerprint = sum(receipt.counters["fingerprint"] for receipt in received)
+        if fingerprint == before:
+            return stages.whole("clusters", large, stars.finish)
+        before = fingerprint
+    raise AssertionError(f"components are not found after {stars.MOST_ROUNDS} rounds")
+
+
 def write_numbering(corpus: Corpus) -> ShardOutput:
     return ShardOutput({"numbering.json": File(corpus.level.to_json())}, {})
 
 
-def headline(
-    corpus: Corpus, clustered: Receipt, found: list[Receipt], kept: list[Receipt], alarm: Receipt
-) -> dict[str, float | int | str]:
+def headline(corpus: Corpus, found: list[Receipt], kept: list[Receipt], alarm: Receipt) -> dict[str, float | int | str]:
     entered = sum(receipt.counters["documents_in"] for receipt in kept)
     remain = sum(receipt.counters["documents_kept"] for receipt in kept)
     total = add_counters(receipt.counters for receipt in found)
     return {
         "kept_share": round(remain / entered, 4),
         "earlier_crawls": len(corpus.chain.levels),
-        "clusters": clustered.counters["clusters"],
-        "largest_cluster": clustered.info["largest_cluster"],
+        "clusters": total.get("clusters", 0),
+        "largest_cluster": max((receipt.info["largest_cluster"] for receipt in found), default=1),
         "pairs_estimated": total.get("pairs_estimated", 0),
         "pairs_compared": total.get("pairs_compared", 0),
         "earlier_texts_read": total.get("earlier_texts_read", 0),

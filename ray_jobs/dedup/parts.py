@@ -58,6 +58,14 @@ def pairs_of(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> n
     return rows
 
 
+def unique_rows(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The different pairs, ascending."""
+    rows = rows[np.lexsort((rows["second"], rows["first"]))]
+    fresh = np.ones(len(rows), dtype=np.bool_)
+    fresh[1:] = (rows["first"][1:] != rows["first"][:-1]) | (rows["second"][1:] != rows["second"][:-1])
+    return rows[fresh]
+
+
 def cut(rows: npt.NDArray[np.void], ends: npt.NDArray[np.int64]) -> list[memoryview]:
     """The rows in parts, each up to one of the ascending `ends`."""
     return [memoryview(rows[start:end].tobytes()) for start, end in zip([0, *ends[:-1]], ends, strict=True)]

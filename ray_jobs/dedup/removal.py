@@ -1,5 +1,6 @@
 """Stage "duplicates": the rule of removal applied to each partition's members, and who is dropped for whom."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ def find(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     table = read_tables(
         corpus.store, corpus.files("routed", "routed.parts"), shard["partition"], member_schema(spec.num_permutations)
     )
+    sizes = np.unique(table["component"].to_numpy(), return_counts=True)[1]
     table = _in_order(table)
     documents = table["document"].to_numpy()
     members = verify.Members(
@@ -59,12 +61,23 @@ def find(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         {"duplicates.parts": parted_file(parts, found.num_rows)},
         {
             "members": len(documents),
+            "clusters": int((sizes > 1).sum()),
             "pairs_estimated": verdicts.num_estimated,
             "pairs_compared": verdicts.num_compared,
             "earlier_texts_read": len(doubtful),
             "duplicates": len(dropped),
         },
+        {
+            "cluster_sizes": dict(sorted(Counter(size_range(size) for size in sizes[sizes > 1].tolist()).items())),
+            "largest_cluster": int(sizes.max(initial=1)),
+        },
     )
+
+
+def size_range(size: int) -> str:
+    """2, 3-4, 5-8, 9-16, …: the bar of a histogram that a cluster of this size falls into."""
+    upper = 1 << (size - 1).bit_length()
+    return str(size) if size <= 2 else f"{upper // 2 + 1}-{upper}"
 
 
 def _in_order(table: pa.Table) -> pa.Table:

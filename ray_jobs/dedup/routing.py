@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ray_jobs.checkpoint.shards import ShardOutput
+from ray_jobs.dedup.clustering import read_range
 from ray_jobs.dedup.corpus import Corpus, Source
-from ray_jobs.dedup.parts import cut_table, parted_file, read_pairs
+from ray_jobs.dedup.parts import cut_table, parted_file
 
 VERDICTS = pa.schema(
     [
@@ -41,7 +42,8 @@ def route(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     """One group's members, a part for each partition of components."""
     number = shard["source"]
     source = corpus.sources()[number]
-    members = read_pairs(corpus.store, corpus.files("clusters", "members.parts")[0], number, number + 1)
+    members = read_range(corpus.store, corpus.files("clusters", "members.parts"), number)
+    members = members[np.argsort(members["first"], kind="stable")]
     places = (members["first"] - np.uint64(source.first)).astype(np.int64)
     signed = corpus.read(source.signatures, ["id", "exact", "url", "signature"]).take(pa.array(places))
     schema = member_schema(corpus.spec.num_permutations)
