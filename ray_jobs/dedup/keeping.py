@@ -10,9 +10,9 @@ from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
 from ray_jobs.dedup.corpus import Corpus
 from ray_jobs.dedup.parts import read_tables
 from ray_jobs.dedup.ranges import searchable_file
-from ray_jobs.dedup.retracted import is_retracted
 from ray_jobs.dedup.routing import VERDICTS
 from ray_jobs.dedup.sources import count_sources, over_loss, total
+from ray_jobs.dedup.urls import is_retracted
 
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300

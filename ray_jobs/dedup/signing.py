@@ -50,8 +50,7 @@ def sign(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
 def _sign_file(corpus: Corpus, file: int) -> pa.Table:
     """One input file at a time is held as text."""
     from ray_jobs.dedup import minhash
-    from ray_jobs.dedup.retracted import is_retracted
-    from ray_jobs.dedup.urls import url_hashes
+    from ray_jobs.dedup.urls import is_retracted, url_hashes
 
     spec = corpus.spec
     table = corpus.read(corpus.documents[file], ["id", "url", "text"])

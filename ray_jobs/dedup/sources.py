@@ -29,17 +29,12 @@ class SourceLoss:
         return 1 - self.documents_kept / self.documents_in
 
 
-def hosts_of(urls: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The host of each URL in lower case, "" where it has none."""
-    hosts = pc.struct_field(pc.extract_regex(urls, _HOST), "host")
-    return pc.utf8_lower(pc.fill_null(hosts, ""))
-
-
 def count_sources(urls: pa.ChunkedArray, kept: npt.NDArray[np.bool_]) -> pa.Table:
     """Documents that entered and were kept, by host, which is what a source is here. Pages without one share ""."""
+    hosts = pc.struct_field(pc.extract_regex(urls, _HOST), "host")
     counted = pa.table(
         {
-            "source": hosts_of(urls),
+            "source": pc.utf8_lower(pc.fill_null(hosts, "")),
             "documents_in": np.ones(len(kept), dtype=np.int64),
             "documents_kept": kept.astype(np.int64),
         },

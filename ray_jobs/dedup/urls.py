@@ -1,29 +1,14 @@
-"""When two URLs are the same: after the normalisation that changes no meaning (RFC 3986, sections 3.5 and 6.2.2.1).
+"""Documents by their URLs: those with the same one, and those that a retraction names."""
 
-Scheme and host in lower case, no port where it is the scheme's own, no fragment, "/" for an empty path. Queries stay:
-two pages of one site may differ in nothing else.
-"""
-
-import re
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^?#]*)([^#]*)")
-_OWN_PORT = {"http": ":80", "https": ":443"}
-
-
-def normalised_url(url: str) -> str:
-    match = _PARTS.match(url)
-    if match is None:
-        return url.partition("#")[0]
-    scheme, authority, path, query = match.groups()
-    scheme = scheme.lower()
-    user, at, host = authority.rpartition("@")
-    host = host.lower().removesuffix(_OWN_PORT.get(scheme, "\0"))
-    return f"{scheme}://{user}{at}{host}{path or '/'}{query}"
+from ray_jobs.checkpoint.retraction import Retracted, normalised_url, read_retraction
+from ray_jobs.checkpoint.store import Store
 
 
 def url_hashes(urls: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -31,3 +16,19 @@ def url_hashes(urls: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     digest, nothing = xxhash.xxh3_128_digest, bytes(16)
     hashes = [digest(normalised_url(url).encode()) if url else nothing for url in urls.to_pylist()]
     return np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 2)
+
+
+def is_retracted(
+    store: Store, digests: tuple[str, ...], ids: pa.ChunkedArray, urls: pa.ChunkedArray
+) -> npt.NDArray[np.bool_]:
+    """bool [n]: whether some retraction names the document."""
+    if not digests:
+        return np.zeros(len(ids), dtype=np.bool_)
+    retracted = _retracted(store, digests)
+    named = [retracted.names(id, url) for id, url in zip(ids.to_pylist(), urls.to_pylist(), strict=True)]
+    return np.array(named, dtype=np.bool_)
+
+
+@lru_cache(maxsize=4)
+def _retracted(store: Store, digests: tuple[str, ...]) -> Retracted:
+    return Retracted.by([read_retraction(store, digest) for digest in digests])

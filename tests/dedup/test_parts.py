@@ -5,11 +5,12 @@ import pyarrow as pa
 import pytest
 
 from ray_jobs.checkpoint.checkpoint import DamagedOutput
+from ray_jobs.checkpoint.retraction import normalised_url
 from ray_jobs.checkpoint.shards import File, OutputFile
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.dedup.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_parts, read_tables
 from ray_jobs.dedup.ranges import read_rows, searchable_file
-from ray_jobs.dedup.urls import normalised_url, url_hashes
+from ray_jobs.dedup.urls import url_hashes
 
 
 @pytest.fixture
