@@ -35,7 +35,7 @@ def sign(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         {
             "signatures.parquet": parquet_file(signed.drop_columns(["text_bytes"])),
             "keys.run": parted_file(
-                _run(*_keys(corpus, signed, numbers), corpus.level.num_parts), rows=signed.num_rows
+                run_of(*keys_of(corpus, signed, numbers), corpus.level.num_parts), rows=signed.num_rows
             ),
         },
         {
@@ -84,30 +84,30 @@ def _check_order(corpus: Corpus, ids: pa.ChunkedArray) -> None:
         )
 
 
-def _keys(
+def keys_of(
     corpus: Corpus, signed: pa.Table, numbers: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Every key of every document, and whose it is."""
+    """Every key of every document, and whose it is, in the order of documents."""
     from ray_jobs.dedup import minhash
 
     plan = corpus.plan
-    stands = ~signed["retracted"].to_numpy()
-    exact, urls = (minhash.rows_of(signed[name], np.uint64) for name in ("exact", "url"))
     signatures = minhash.rows_of(signed["signature"], np.uint32)
-    has_bands = stands & minhash.has_shingles(signatures)
-    keys = [*minhash.band_keys(signatures[has_bands], plan.num_bands, plan.rows), exact[stands, 0] * _TEXT]
-    documents = [numbers[has_bands]] * plan.num_bands + [numbers[stands]]
-    if corpus.spec.same_url:
-        has_url = stands & urls.any(axis=1)
-        keys.append(urls[has_url, 0] * _URL)
-        documents.append(numbers[has_url])
-    return np.concatenate(keys), np.concatenate(documents)
+    exact, urls = (minhash.rows_of(signed[name], np.uint64) for name in ("exact", "url"))
+    keys = np.empty((len(numbers), plan.num_bands + 2), dtype=np.uint64)
+    keys[:, :-2] = minhash.band_keys(signatures, plan.num_bands, plan.rows).T
+    keys[:, -2], keys[:, -1] = exact[:, 0] * _TEXT, urls[:, 0] * _URL
+    has = np.empty(keys.shape, dtype=np.bool_)
+    has[:, :-2] = minhash.has_shingles(signatures)[:, None]
+    has[:, -2], has[:, -1] = True, urls.any(axis=1) & corpus.spec.same_url
+    has[signed["retracted"].to_numpy()] = False
+    return keys[has], np.repeat(numbers, has.sum(axis=1))
 
 
-def _run(keys: npt.NDArray[np.uint64], documents: npt.NDArray[np.uint64], num_parts: int) -> list[memoryview]:
-    """(key, document) in the order of keys, then documents, cut into ranges of keys."""
-    by_document = np.argsort(documents, kind="stable")
-    keys, documents = keys[by_document], documents[by_document]
+def run_of(keys: npt.NDArray[np.uint64], documents: npt.NDArray[np.uint64], num_parts: int) -> list[memoryview]:
+    """(key, document) in the order of keys, then documents, cut into ranges of keys.
+
+    `documents` ascends.
+    """
     order = sort_order(keys)
     return cut_keys(pairs_of(keys[order], documents[order]), num_parts)
 
