@@ -35,6 +35,8 @@ class NodeKind:
     """module:function that makes the spec from what is written, before keys are computed."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """As `inputs`, of slots that stay empty where the recipe has no such node, or says `inputs: {slot: null}`."""
+    retractable: bool = False
+    """Its spec's field `retracted` is filled with the retractions that hold in the store."""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,9 @@ ONE_PROCESS = Resources(workers=1)
 KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
-    NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
+    NodeKind(
+        DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}, retractable=True
+    ),
     NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),

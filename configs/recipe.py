@@ -1,7 +1,8 @@
 """Recipes: a graph of nodes with their specs, from YAML and overrides, checked field by field.
 
 A recipe's section for a node holds the fields of its spec, and beside them `resources`, `generation` (raised to compute
-again), `inputs` (slot -> node, where it differs from the default) and `kind` (where the node has another name):
+again), `inputs` (slot -> node, where it differs from the default; `dedup@3f2a9c0d1e4b5a67` is a checkpoint that stands
+in the store) and `kind` (where the node has another name):
 
     dedup:
       threshold: 0.8
@@ -10,8 +11,9 @@ again), `inputs` (slot -> node, where it differs from the default) and `kind` (w
 
 import difflib
 import graphlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -24,6 +26,7 @@ from configs.nodes import ALL_OTHERS, NODES, NodeKind
 M = TypeVar("M", bound=BaseModel)
 
 RECIPES = Path(__file__).parent / "recipes"
+STANDING = re.compile(r"(?P<kind>[a-z][a-z0-9-]*)@(?P<key>[0-9a-f]{16,64})")
 RESERVED = ("kind", "resources", "generation", "inputs")
 
 
@@ -39,6 +42,8 @@ class RecipeNode:
     inputs: Mapping[str, str]
     """Slot -> name of a node of this recipe."""
     generation: int
+    standing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Slot -> (kind, the first digits of its key) of a checkpoint that some other run left."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +135,31 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
         raise ValueError(f"{name}.generation is {generation!r}: write a whole number from 1")
     fields = {field: value for field, value in section.items() if field not in RESERVED}
     resources = {**kind.resources.model_dump(exclude_unset=True), **(section.get("resources") or {})}
+    inputs = {slot: upstream for slot, upstream in {**defaults, **given}.items() if upstream is not None}
+    standing = {slot: _standing(name, slot, upstream) for slot, upstream in inputs.items() if "@" in str(upstream)}
     return RecipeNode(
         name=name,
         kind=kind,
         written=checked(kind.in_recipe, fields, name),
         resources=checked(Resources, resources, f"{name}.resources"),
-        inputs={slot: upstream for slot, upstream in {**defaults, **given}.items() if upstream is not None},
+        inputs={slot: upstream for slot, upstream in inputs.items() if slot not in standing},
         generation=generation,
+        standing=standing,
     )
+
+
+def _standing(name: str, slot: str, written: str) -> tuple[str, str]:
+    match = STANDING.fullmatch(written)
+    if match is None:
+        raise ValueError(
+            f"{name}.inputs.{slot} is {written!r}: name a node of the recipe, or a checkpoint as dedup@ and the 16 "
+            "digits of its key that a plan shows"
+        )
+    if match["kind"] not in NODES:
+        raise ValueError(
+            f"{name}.inputs.{slot}: there is no kind of node {match['kind']!r}: {_did_you_mean(match['kind'], NODES)}"
+        )
+    return match["kind"], match["key"]
 
 
 def checked(model: type[M], fields: Mapping[str, Any], where: str) -> M:

@@ -12,7 +12,16 @@ def headline(manifest: Manifest) -> str:
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
     sources, alarms = (manifest.counters.get(name, 0) for name in ("sources", "sources_over_loss"))
-    return [*funnel.facts(manifest), ("sources that lost nearly all", f"{count(alarms)} of {count(sources)}")]
+    return [
+        *funnel.facts(manifest),
+        ("earlier crawls", str(manifest.metrics.get("earlier_crawls", 0))),
+        ("sources that lost nearly all", f"{count(alarms)} of {count(sources)}"),
+    ]
 
 
-NODE = NodeTask("dedup", "Drops exact and MinHash near-duplicates of earlier kept documents.", headline, facts)
+NODE = NodeTask(
+    "dedup",
+    "Drops documents whose text, URL or MinHash is that of an earlier kept one, in this crawl or those before it.",
+    headline,
+    facts,
+)

@@ -116,6 +116,10 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
         inputs={
             slot: {"node": planned[upstream].kind, "key": planned[upstream].key}
             for slot, upstream in node.recipe_node.inputs.items()
+        }
+        | {
+            slot: {"node": kind, "key": node.payload["inputs"][slot]}
+            for slot, (kind, _) in node.recipe_node.standing.items()
         },
         metadata=context.metadata,
     )

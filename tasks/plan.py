@@ -14,6 +14,7 @@ from ray_jobs.checkpoint.keys import canonical_json, key_of, key_payload
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest, missing_outputs, read_manifest
 from ray_jobs.checkpoint.refs import RefMoved, move_ref, read_ref
+from ray_jobs.checkpoint.retraction import standing_retractions
 from ray_jobs.checkpoint.runs import Run, last_run_of
 from ray_jobs.checkpoint.store import Store
 
@@ -87,7 +88,8 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool
                 raise
             planned[node.name] = _unpinned(node, f"cannot be pinned from here: {error}")
             continue
-        inputs = {slot: planned[upstream].key for slot, upstream in node.inputs.items()}
+        standing = {slot: _standing_key(store, node, slot) for slot in node.standing}
+        inputs = {slot: planned[upstream].key for slot, upstream in node.inputs.items()} | standing
         payload = key_payload(node.kind.name, node.kind.version, spec, inputs, node.generation)
         path = NodePath(node.kind.name, key_of(payload))
         manifest = read_manifest(store, path)
@@ -109,6 +111,17 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool
     return Plan(recipe, store, planned, last_run)
 
 
+def _standing_key(store: Store, node: RecipeNode, slot: str) -> str:
+    kind, digits = node.standing[slot]
+    manifest = read_manifest(store, NodePath(kind, digits))
+    if manifest is None or not manifest.key.startswith(digits):
+        raise ValueError(
+            f"{node.name}.inputs.{slot} is {kind}@{digits}, and {store.url} holds no such finished checkpoint: take "
+            "the key from the plan of the recipe that made it"
+        )
+    return manifest.key
+
+
 def _unpinned(node: RecipeNode, why: str) -> PlannedNode:
     payload = {"spec": json.loads(canonical_json(node.written.model_dump()))}
     return PlannedNode(node, node.written, payload, "", UNPINNED, (why,))
@@ -116,6 +129,8 @@ def _unpinned(node: RecipeNode, why: str) -> PlannedNode:
 
 def _spec_of(node: RecipeNode, store: Store, refresh: bool) -> Spec:
     """The node's spec; where an external input makes it, the pin that stands, or a new one."""
+    if node.kind.retractable and (retracted := standing_retractions(store)):
+        return node.written.model_copy(update={"retracted": retracted})
     if node.kind.pin is None:
         return node.written
     module, _, function = node.kind.pin.partition(":")
@@ -150,6 +165,7 @@ def _why(
         if before.payload[name] != payload[name]:
             reasons.append(f"{name} {before.payload[name]} -> {payload[name]}")
     slots = {slot: planned[upstream].name for slot, upstream in node.inputs.items()}
+    slots |= {slot: f"{kind}@{digits}" for slot, (kind, digits) in node.standing.items()}
     reasons += [
         f"upstream {slots[slot]}" for slot, k in payload["inputs"].items() if before.payload["inputs"].get(slot) != k
     ]

@@ -98,6 +98,8 @@ def _why_node(planned: "PlannedNode", plan: "Plan", as_json: bool) -> None:
         console.print(f"  {reason}", markup=False)
     for slot, upstream in planned.recipe_node.inputs.items():
         console.print(f"  input {slot}: {upstream} {plan.nodes[upstream].key[:16]} {plan.nodes[upstream].state}")
+    for slot, (kind, digits) in planned.recipe_node.standing.items():
+        console.print(f"  input {slot}: {kind} {digits[:16]}, a checkpoint of another run")
     if manifest is not None:
         _print_manifest(manifest)
 

@@ -1,57 +1,74 @@
-"""Which documents may be duplicates of one another: groups of equal hashes, joined into components.
+"""Which documents may be duplicates of one another: those that share a key, and what chains of such connect.
 
-A component is all documents that a chain of equal exact hashes or equal bands connects. It deletes nothing by itself (a
-chain of near-duplicates joins documents that share nothing); it says which documents must be compared, and lets
-components be compared apart from one another.
+A key is a 64-bit hash of what two documents have in common: a band of their signatures, the whole text, the URL. In
+each group of equal keys the first document of this crawl is joined with every other, and with the first documents of
+earlier crawls that stand in the group. These edges delete nothing by themselves (a chain of near-duplicates joins
+documents that share nothing); they say which documents must be compared, and let components be compared apart.
 
-Equal keys are found by sorting integers that hold the key's upper bits and the document's number in the lower ones: one
-sort of 8 bytes a document a band, no table of lists. With d documents, 64 - ⌈log2 d⌉ bits of the key are left; the few
-keys that agree in those by chance only make a component larger than it need be.
+Equal keys are found by sorting integers that hold a key's upper bits and the entry's place in the lower ones: one sort
+of 8 bytes an entry, no table of lists. Of n entries 64 - ⌈log2 n⌉ bits of the key are left; keys that agree in those by
+chance are told apart when the group is read.
 """
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+Numbers: TypeAlias = npt.NDArray[np.uint64]
 
-def first_of_equal(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """For each document the first with the same 128-bit hash (itself, where there is no earlier): int64 [n].
 
-    `hashes` is uint64 [n, 2], in the order of documents.
+def sort_order(keys: Numbers) -> npt.NDArray[np.int64]:
+    """An order of the keys by their uppermost bits, then by place: int64 [n]."""
+    packed, bits = _pack_and_sort(keys)
+    packed &= np.uint64((1 << bits) - 1)
+    return packed.view(np.int64)
+
+
+def edges(keys: Numbers, documents: Numbers, first_own: int, shift: int, max_earlier: int) -> tuple[Numbers, Numbers]:
+    """Pairs (first document of this crawl in its group, another document), each once: two uint64 [m].
+
+    Args:
+        keys, documents: entries [n]; within equal keys the documents ascend.
+        first_own: documents below this number belong to earlier crawls, which are joined with none of their own kind.
+        shift: upper bits that all keys have in common, as they come from one range.
+        max_earlier: so many of the first documents of earlier crawls in a group are joined.
     """
-    first = np.arange(len(hashes), dtype=np.int64)
-    packed, bits = _pack_and_sort(hashes[:, 0], np.arange(len(hashes), dtype=np.uint64))
-    _first_of_equal(packed, bits, np.ascontiguousarray(hashes), first)
-    return first
+    packed, bits = _pack_and_sort(keys << np.uint64(shift))
+    num_edges = _count_grouped(packed, bits)
+    hubs, others = np.empty(num_edges, np.uint64), np.empty(num_edges, np.uint64)
+    size = _join_groups(packed, bits, keys, documents, np.uint64(first_own), max_earlier, hubs, others)
+    return unique_pairs(hubs[:size], others[:size])
 
 
-def components(
-    num_documents: int, first: npt.NDArray[np.int64], bands: Iterable[npt.NDArray[np.uint64]]
-) -> npt.NDArray[np.int64]:
-    """The component of each document, named by its first member: int64 [n].
+def unique_pairs(first: Numbers, second: Numbers) -> tuple[Numbers, Numbers]:
+    """The different ones among the pairs, in an order that depends on the pairs and theirs alone."""
+    if not len(first):
+        return first, second
+    packed, bits = _pack_and_sort(hash_pairs(first, second))
+    places = packed & np.uint64((1 << bits) - 1)
+    fresh = _first_of_pair(packed, bits, first, second)
+    places = np.sort(places[fresh])
+    return first[places], second[places]
 
-    `first` is what `first_of_equal` gave: only first documents take part in the bands, the others follow theirs.
-    `bands` yields each band's keys, uint64 [n]; one band at a time is held sorted.
-    """
-    parents = first.copy()
-    numbers = np.flatnonzero(first == np.arange(num_documents)).astype(np.uint64)
-    for keys in bands:
-        packed, bits = _pack_and_sort(keys, numbers)
-        _join_equal(packed, bits, parents)
+
+def components(num_documents: int, edges: Iterable[tuple[Numbers, Numbers]]) -> npt.NDArray[np.int64]:
+    """The component of each document that has an edge, named by its first member; -1 of all others: int64 [n]."""
+    parents = np.full(num_documents, -1, dtype=np.int64)
+    for first, second in edges:
+        _join(first, second, parents)
     _flatten(parents)
     return parents
 
 
-def _pack_and_sort(keys: npt.NDArray[np.uint64], numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], int]:
-    """Sorted (upper bits of keys[number] ‖ number) of the given ascending documents, and how many bits the number
-    takes."""
+def _pack_and_sort(keys: Numbers) -> tuple[Numbers, int]:
+    """Sorted (upper bits of keys[i] ‖ i), and how many bits i takes."""
     bits = max(1, (len(keys) - 1).bit_length()) if len(keys) else 1
-    packed = keys[numbers]
-    packed &= ~np.uint64((1 << bits) - 1)
-    packed |= numbers
-    # Two passes, which leave four documents a bucket: one pass over so many buckets would miss the cache at every step.
+    packed = keys & ~np.uint64((1 << bits) - 1)
+    packed |= np.arange(len(keys), dtype=np.uint64)
+    # Two passes, which leave four entries a bucket: one pass over so many buckets would miss the cache at every step.
     first_bits = max(1, (bits - 2) // 2)
     _sort_by_bucket(packed, np.empty_like(packed), first_bits, max(1, bits - 2 - first_bits))
     return packed, bits
@@ -129,27 +146,110 @@ def _sort_by_bucket(
             start = end
 
 
+@numba.njit(cache=True, inline="always")
+def _group_end(packed: Numbers, bits: int, start: int) -> int:  # pragma: no cover
+    end = start + 1
+    while end < len(packed) and (packed[end] ^ packed[start]) >> np.uint64(bits) == 0:
+        end += 1
+    return end
+
+
 @numba.njit(cache=True)
-def _first_of_equal(
-    packed: npt.NDArray[np.uint64], bits: int, hashes: npt.NDArray[np.uint64], first: npt.NDArray[np.int64]
-) -> None:  # pragma: no cover
+def _count_grouped(packed: Numbers, bits: int) -> int:  # pragma: no cover
+    """Entries in groups of two and more, by the bits that are left of their keys."""
+    total = 0
+    start = 0
+    while start < len(packed):
+        end = _group_end(packed, bits, start)
+        total += end - start if end - start > 1 else 0
+        start = end
+    return total
+
+
+@numba.njit(cache=True)
+def _join_groups(
+    packed: Numbers,
+    bits: int,
+    keys: Numbers,
+    documents: Numbers,
+    first_own: np.uint64,
+    max_earlier: int,
+    hubs: Numbers,
+    others: Numbers,
+) -> int:  # pragma: no cover
     mask = np.uint64((1 << bits) - 1)
+    places = np.empty(16, dtype=np.int64)
+    size = 0
+    start = 0
+    while start < len(packed):
+        end = _group_end(packed, bits, start)
+        left = end - start
+        if left > len(places):
+            places = np.empty(2 * left, dtype=np.int64)
+        for i in range(left):
+            places[i] = np.int64(packed[start + i] & mask)
+        # One key a round, and nearly every group has only one; what has another stays, in its order.
+        while left > 1:
+            key = keys[places[0]]
+            hub = np.uint64(0)
+            num_own, num_earlier, rest = 0, 0, 0
+            first_edge = size
+            for i in range(left):
+                place = places[i]
+                document = documents[place]
+                if keys[place] != key:
+                    places[rest] = place
+                    rest += 1
+                elif document < first_own:
+                    if num_earlier < max_earlier:
+                        others[size] = document
+                        size += 1
+                        num_earlier += 1
+                elif num_own == 0:
+                    hub = document
+                    num_own = 1
+                else:
+                    others[size] = document
+                    size += 1
+            if num_own == 0:
+                size = first_edge
+            hubs[first_edge:size] = hub
+            left = rest
+        start = end
+    return size
+
+
+@numba.njit(cache=True)
+def hash_pairs(first: Numbers, second: Numbers) -> Numbers:  # pragma: no cover
+    """A 64-bit hash of each pair: uint64 [n]."""
+    hashes = np.empty(len(first), dtype=np.uint64)
+    for i in range(len(first)):
+        # Odd constants of xxHash64 (Collet).
+        value = (first[i] * np.uint64(0x9E3779B185EBCA87)) ^ (second[i] * np.uint64(0xC2B2AE3D27D4EB4F))
+        value = (value ^ (value >> np.uint64(29))) * np.uint64(0x165667B19E3779F9)
+        hashes[i] = value ^ (value >> np.uint64(32))
+    return hashes
+
+
+@numba.njit(cache=True)
+def _first_of_pair(
+    packed: Numbers, bits: int, first: Numbers, second: Numbers
+) -> npt.NDArray[np.bool_]:  # pragma: no cover
+    """Of entries in the order of their pairs' hashes: whether no earlier one holds the same pair."""
+    mask = np.uint64((1 << bits) - 1)
+    fresh = np.ones(len(packed), dtype=np.bool_)
     start = 0
     for i in range(1, len(packed)):
         if (packed[i] ^ packed[start]) >> np.uint64(bits) != 0:
             start = i
             continue
-        number = np.int64(packed[i] & mask)
-        # The whole hashes decide. Numbers ascend within equal keys, so the first that is equal is the first document.
+        place = np.int64(packed[i] & mask)
         for j in range(start, i):
             earlier = np.int64(packed[j] & mask)
-            if (
-                first[earlier] == earlier
-                and hashes[earlier, 0] == hashes[number, 0]
-                and hashes[earlier, 1] == hashes[number, 1]
-            ):
-                first[number] = earlier
+            if fresh[j] and first[earlier] == first[place] and second[earlier] == second[place]:
+                fresh[i] = False
                 break
+    return fresh
 
 
 @numba.njit(cache=True)
@@ -161,20 +261,23 @@ def _root(parents: npt.NDArray[np.int64], i: np.int64) -> np.int64:  # pragma: n
 
 
 @numba.njit(cache=True)
-def _join_equal(packed: npt.NDArray[np.uint64], bits: int, parents: npt.NDArray[np.int64]) -> None:  # pragma: no cover
-    mask = np.uint64((1 << bits) - 1)
-    for i in range(1, len(packed)):
-        if (packed[i] ^ packed[i - 1]) >> np.uint64(bits) == 0:
-            one = _root(parents, np.int64(packed[i - 1] & mask))
-            other = _root(parents, np.int64(packed[i] & mask))
-            # The smaller number becomes the root, so that a component is named by its first member.
-            if one < other:
-                parents[other] = one
-            else:
-                parents[one] = other
+def _join(first: Numbers, second: Numbers, parents: npt.NDArray[np.int64]) -> None:  # pragma: no cover
+    for i in range(len(first)):
+        one, other = np.int64(first[i]), np.int64(second[i])
+        if parents[one] < 0:
+            parents[one] = one
+        if parents[other] < 0:
+            parents[other] = other
+        one, other = _root(parents, one), _root(parents, other)
+        # The smaller number becomes the root, so that a component is named by its first member.
+        if one < other:
+            parents[other] = one
+        else:
+            parents[one] = other
 
 
 @numba.njit(cache=True)
 def _flatten(parents: npt.NDArray[np.int64]) -> None:  # pragma: no cover
     for i in range(len(parents)):
-        parents[i] = _root(parents, np.int64(i))
+        if parents[i] >= 0:
+            parents[i] = _root(parents, np.int64(i))

@@ -18,7 +18,7 @@ That family is not min-wise independent; a test holds its estimates to the sprea
 
 import hashlib
 import itertools
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -95,6 +95,11 @@ def signatures(
     return out
 
 
+def has_shingles(signed: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Whether each signature is of a document with a word: bool [n]."""
+    return (signed != np.uint32(0xFFFFFFFF)).any(axis=1)
+
+
 def shingle_sets(normalised: Bytes, offsets: Offsets, shingle_words: int) -> tuple[npt.NDArray[np.uint32], Offsets]:
     """Each document's set of shingle hashes, sorted: all sets end to end, and their offsets."""
     out = np.empty(_most_words(normalised.size) + len(offsets), dtype=np.uint32)
@@ -108,6 +113,21 @@ def band_keys(signed: npt.NDArray[np.uint32], num_bands: int, rows: int) -> npt.
     keys = np.empty((num_bands, len(signed)), dtype=np.uint64)
     _band_keys(np.ascontiguousarray(signed), rows, keys)
     return keys
+
+
+def binary_rows(values: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray:
+    """Rows of unsigned integers [n, w] as n binary values, little-endian."""
+    data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    width = data.dtype.itemsize * data.shape[1]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(data), [None, pa.py_buffer(data)])
+
+
+def rows_of(column: pa.ChunkedArray, dtype: type[np.unsignedinteger[Any]]) -> npt.NDArray[Any]:
+    """The inverse of `binary_rows`: unsigned integers [n, w]."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    width = array.type.byte_width // np.dtype(dtype).itemsize
+    values = np.frombuffer(array.buffers()[1], dtype=np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
+    return values.reshape(-1, width)[array.offset : array.offset + len(array)]
 
 
 def _most_words(num_bytes: int) -> int:

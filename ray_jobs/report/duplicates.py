@@ -1,6 +1,7 @@
 """Pairs of documents that were found to duplicate one another, side by side with their differences marked."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,12 +111,13 @@ def differences(
 
 def _clusters(node: Node) -> Markup | None:
     """Sizes of the groups of documents that agree, where the node tells them."""
-    sizes: dict[str, int] = {}
-    for receipt in read_receipts(node, "clusters"):
+    sizes = Counter[str]()
+    for receipt in read_receipts(node, "duplicates"):
         sizes.update(receipt.info.get("cluster_sizes", {}))
     if not sizes:
         return None
-    return bar_chart([bar(f"{size} documents", n, count(n)) for size, n in sizes.items()], "groups by size")
+    ordered = sorted(sizes.items(), key=lambda one: int(one[0].split("-")[0]))
+    return bar_chart([bar(f"{size} documents", n, count(n)) for size, n in ordered], "groups by size")
 
 
 def _emptied(node: Node) -> list[dict[str, Any]]:

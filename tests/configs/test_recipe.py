@@ -42,6 +42,8 @@ def test_overrides_reach_nested_fields_and_resources() -> None:
         ("filter.inputs.crawl=snapshto", "which is no node of recipe tiny: did you mean 'snapshot'?"),
         ("filter.inputs.crwal=snapshot", "filter.inputs has no slot 'crwal': did you mean 'crawl'?"),
         ("filter.inputs.crawl=null", "filter.inputs.crawl is null, and filter cannot do without it"),
+        ("dedup.inputs.earlier=dedup@3f2", "is 'dedup@3f2': name a node of the recipe, or a checkpoint as dedup@"),
+        ("dedup.inputs.earlier=dedpu@0123456789abcdef", "no kind of node 'dedpu': did you mean 'dedup'?"),
         ("filter.kind=fitler", "no kind of node 'fitler': did you mean 'filter'?"),
         ("filter.generation=0", "filter.generation is 0: write a whole number from 1"),
         ("min_words=3", "no node 'min_words'"),

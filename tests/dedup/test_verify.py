@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from ray_jobs.dedup import minhash
 from ray_jobs.dedup.bands import BandPlan, plan_bands
-from ray_jobs.dedup.verify import Verdicts, find_duplicates
+from ray_jobs.dedup.verify import MINHASH, Doubt, Members, Verdicts, buckets, doubt, equal_rows, find_duplicates
 from tests.dedup import reference
 
 PLAN = plan_bands(0.8, 0.9, 112)
@@ -14,7 +14,14 @@ PLAN = plan_bands(0.8, 0.9, 112)
 def verdicts(texts: list[str], threshold: float = 0.8, plan: BandPlan = PLAN) -> Verdicts:
     normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
     signed = minhash.signatures(*normalised, 5, 112, seed=1)
-    return find_duplicates(signed, *minhash.shingle_sets(*normalised, 5), plan, threshold)
+    exact = minhash.exact_hashes(*normalised)
+    # Equal texts are pairs like any others here, by hashes that differ.
+    members = Members(
+        signed, exact + np.arange(2 * len(texts), dtype=np.uint64).reshape(-1, 2), exact * 0, exact[:, 0] < 0
+    )
+    found = buckets(signed, plan)
+    sets = minhash.shingle_sets(*normalised, 5)
+    return find_duplicates(members, found, *sets, Doubt(doubt(threshold, 112).least, 113), threshold, 1000)
 
 
 def variants(seed: int, num_families: int, size: int) -> list[str]:
@@ -39,7 +46,6 @@ def test_the_rule_equals_looking_at_every_pair() -> None:
         sets = [reference.shingles(text.encode()) for text in texts]
         wanted = reference.duplicates(signed.tolist(), sets, PLAN, 0.8)
         found = verdicts(texts)
-        # Equal texts are pairs like any others here; the node takes them out before.
         assert {i: int(of) for i, of in enumerate(found.duplicate_of) if of >= 0} == wanted
         assert 20 < len(wanted) < len(texts)
         for document, of in wanted.items():
@@ -77,3 +83,47 @@ def test_pairs_below_the_threshold_are_kept_though_they_share_bands() -> None:
 
 def test_documents_without_words_or_with_one_duplicate_nothing_unequal() -> None:
     assert verdicts(["", "one", "two", "x y z"]).duplicate_of.tolist() == [-1, -1, -1, -1]
+
+
+def test_sure_estimates_spare_the_sets_and_decide_alike() -> None:
+    texts = variants(3, 8, 12)
+    normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+    signed = minhash.signatures(*normalised, 5, 112, seed=1)
+    exact = minhash.exact_hashes(*normalised)
+    members = Members(signed, exact, np.zeros_like(exact), np.zeros(len(texts), dtype=np.bool_))
+    found = find_duplicates(
+        members, buckets(signed, PLAN), *minhash.shingle_sets(*normalised, 5), doubt(0.8, 112), 0.8, 1000
+    )
+    by_sets = verdicts(texts)
+    assert np.mean((found.duplicate_of >= 0) == (by_sets.duplicate_of >= 0)) > 0.97
+    assert found.num_compared < 0.6 * by_sets.num_compared
+    assert set(found.by_sets[found.rule == MINHASH].tolist()) == {True, False}
+
+
+def test_doubt_is_three_standard_errors_wide_on_both_sides() -> None:
+    # √(0.8 · 0.2 / 112) = 0.0378; 112 · (0.8 ± 0.1134)
+    assert doubt(0.8, 112) == Doubt(76, 103)
+
+
+def test_equal_rows_name_the_first() -> None:
+    generator = np.random.default_rng(0)
+    hashes = generator.integers(0, 3, (200, 2), dtype=np.uint64)
+    listed = hashes.tolist()
+    assert equal_rows(hashes).tolist() == [listed.index(row) for row in listed]
+
+
+def test_a_bucket_is_compared_up_to_its_bound() -> None:
+    """One band of one row that all share: the third page is like the second, which the bound leaves out."""
+    texts = [" ".join(f"{name}{i}" for i in range(50)) for name in "abb"]
+    normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+    signed = minhash.signatures(*normalised, 5, 112, seed=1)
+    signed[:, 0] = 7
+    members = Members(
+        signed, np.arange(6, dtype=np.uint64).reshape(3, 2), np.zeros((3, 2), np.uint64), np.zeros(3, np.bool_)
+    )
+    plan = BandPlan(1, 1)
+    for bound, wanted in ((1, [-1, -1, -1]), (2, [-1, -1, 1])):
+        found = find_duplicates(
+            members, buckets(signed, plan), *minhash.shingle_sets(*normalised, 5), doubt(0.8, 112), 0.8, bound
+        )
+        assert found.duplicate_of.tolist() == wanted

@@ -155,7 +155,7 @@ def deduplicated(store: Store, source: Checkpoint, spec: dict[str, Any] | None =
         {"documents_in": 5, "documents_kept": 3, "dropped.exact": 1, "dropped.minhash": 1},
     )
     clusters = ShardOutput({}, {"clusters": 1}, {"cluster_sizes": {"2": 1, "3-4": 1}})
-    stages = {"clusters": [clusters], "documents": [shard]}
+    stages = {"duplicates": [clusters], "documents": [shard]}
     return finish(store, "dedup", stages, {"documents": source}, spec=spec, outputs=("documents",))
 
 

@@ -7,10 +7,11 @@ import pytest
 from configs.recipe import load_recipe
 from ray_jobs.checkpoint.code import code_of
 from ray_jobs.checkpoint.manifest import InputRef, Manifest
+from ray_jobs.checkpoint.retraction import Retraction, retract
 from ray_jobs.checkpoint.runs import Run, RunNode, new_run_id, write_run
 from ray_jobs.checkpoint.store import Store, open_store
 from tasks.estimate import estimate
-from tasks.plan import Plan, make_plan, spec_changes
+from tasks.plan import HIT, RUN, Plan, make_plan, spec_changes
 from tasks.selection import Selection, select
 
 
@@ -184,3 +185,29 @@ def test_every_node_to_run_has_an_estimate_with_its_basis(store: Store) -> None:
     assert list(estimates) == list(plan.nodes)
     assert all(guess.seconds > 0 and guess.dollars >= 0 for guess in estimates.values())
     assert estimates["pretrain"].basis == "benchmark table"
+
+
+def test_a_standing_checkpoint_enters_by_its_key(store: Store) -> None:
+    first = make_plan(load_recipe("tiny"), store)
+    digits = first.nodes["dedup"].key[:16]
+    later = load_recipe("tiny", [f"dedup.inputs.earlier=dedup@{digits}", "snapshot.documentation.num_operations=60"])
+    with pytest.raises(ValueError, match=f"dedup.inputs.earlier is dedup@{digits}, and .* holds no such finished"):
+        make_plan(later, store)
+    finish(first, "snapshot", "filter", "dedup")
+    record(first)
+    planned = make_plan(later, store).nodes["dedup"]
+    assert planned.payload["inputs"]["earlier"] == first.nodes["dedup"].key
+    assert f"upstream dedup@{digits}" in planned.why
+
+
+def test_a_retraction_changes_the_key_of_dedup_and_says_so(store: Store) -> None:
+    plan = make_plan(load_recipe("tiny"), store)
+    finish(plan, *plan.nodes)
+    record(plan)
+    digest = retract(store, Retraction(domains=("example.org",)), "a test")
+    after = make_plan(load_recipe("tiny"), store)
+    assert after.nodes["filter"].state == HIT
+    assert after.nodes["dedup"].state == RUN
+    assert after.nodes["dedup"].why == (f'spec.retracted [] -> ["{digest}"]',)
+    assert retract(store, Retraction(domains=("example.org",)), "again") == digest
+    assert make_plan(load_recipe("tiny"), store).nodes["dedup"].key == after.nodes["dedup"].key

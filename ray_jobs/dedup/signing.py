@@ -1,0 +1,134 @@
+"""Stages "signatures" and "index": what a document is compared by, a shard for every group of input files.
+
+signatures.parquet   id, hash of the text, hash of the URL and MinHash signature of every document, in order
+keys.run             (key, document) of each band, text and URL, in ranges of keys: what is shuffled
+index.run            the same of the documents that were kept, for later crawls
+verdicts.parts       the group's duplicates, a part for each input file
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
+from ray_jobs.cluster.fan_out import UserError
+from ray_jobs.dedup.candidates import sort_order
+from ray_jobs.dedup.corpus import Corpus
+from ray_jobs.dedup.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_tables
+from ray_jobs.dedup.routing import VERDICTS
+
+# Odd constants of MurmurHash3's fmix64 (Appleby), so that a text's key is no URL's.
+_TEXT, _URL = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+
+
+def sign(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
+    """Hashes, signatures and keys of one group's documents."""
+    files = range(shard["first"], shard["end"])
+    tables = [_sign_file(corpus, file) for file in files]
+    signed = pa.concat_tables(tables).combine_chunks()
+    _check_order(corpus, signed["id"])
+    start = corpus.level.group_starts()[shard["group"]]
+    numbers = np.arange(corpus.first_own + start, corpus.first_own + start + signed.num_rows, dtype=np.uint64)
+    ids = signed["id"]
+    return ShardOutput(
+        {
+            "signatures.parquet": parquet_file(signed.drop_columns(["text_bytes"])),
+            "keys.run": parted_file(
+                run_of(*keys_of(corpus, signed, numbers), corpus.level.num_parts), rows=signed.num_rows
+            ),
+        },
+        {
+            "signed": signed.num_rows,
+            "retracted": pc.sum(signed["retracted"]).as_py() or 0,
+            "signed_bytes": pc.sum(signed["text_bytes"]).as_py() or 0,
+        },
+        {"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()} if signed.num_rows else {},
+    )
+
+
+def _sign_file(corpus: Corpus, file: int) -> pa.Table:
+    """One input file at a time is held as text."""
+    from ray_jobs.dedup import minhash
+    from ray_jobs.dedup.urls import is_retracted, url_hashes
+
+    spec = corpus.spec
+    table = corpus.read(corpus.documents[file], ["id", "url", "text"])
+    text, offsets = minhash.normalise(*minhash.text_buffers(table["text"]))
+    exact, urls = minhash.exact_hashes(text, offsets), url_hashes(table["url"])
+    signed = minhash.signatures(text, offsets, spec.shingle_words, spec.num_permutations, spec.seed)
+    return pa.table(
+        {
+            "id": table["id"].cast(pa.string()),
+            "exact": minhash.binary_rows(exact),
+            "url": minhash.binary_rows(urls),
+            "signature": minhash.binary_rows(signed),
+            "retracted": is_retracted(corpus.store, spec.retracted, table["id"], table["url"]),
+            "text_bytes": np.diff(offsets),
+        }
+    )
+
+
+def _check_order(corpus: Corpus, ids: pa.ChunkedArray) -> None:
+    if len(ids) < 2:
+        return
+    rises = pc.less(ids[:-1].combine_chunks(), ids[1:].combine_chunks())
+    if not pc.all(rises).as_py():
+        place = pc.index(rises, False).as_py()
+        one, other = ids[place].as_py(), ids[place + 1].as_py()
+        if one == other:
+            raise UserError(f"two documents carry the id {one}: a crawl's file is listed twice; list it once")
+        raise UserError(
+            f"document {other} comes after {one}: documents must be in the order of (crawl, file, offset), as a filter "
+            "leaves them"
+        )
+
+
+def keys_of(
+    corpus: Corpus, signed: pa.Table, numbers: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Every key of every document, and whose it is, in the order of documents."""
+    from ray_jobs.dedup import minhash
+
+    plan = corpus.plan
+    signatures = minhash.rows_of(signed["signature"], np.uint32)
+    exact, urls = (minhash.rows_of(signed[name], np.uint64) for name in ("exact", "url"))
+    keys = np.empty((len(numbers), plan.num_bands + 2), dtype=np.uint64)
+    keys[:, :-2] = minhash.band_keys(signatures, plan.num_bands, plan.rows).T
+    keys[:, -2], keys[:, -1] = exact[:, 0] * _TEXT, urls[:, 0] * _URL
+    has = np.empty(keys.shape, dtype=np.bool_)
+    has[:, :-2] = minhash.has_shingles(signatures)[:, None]
+    has[:, -2], has[:, -1] = True, urls.any(axis=1) & corpus.spec.same_url
+    has[signed["retracted"].to_numpy()] = False
+    return keys[has], np.repeat(numbers, has.sum(axis=1))
+
+
+def run_of(keys: npt.NDArray[np.uint64], documents: npt.NDArray[np.uint64], num_parts: int) -> list[memoryview]:
+    """(key, document) in the order of keys, then documents, cut into ranges of keys.
+
+    `documents` ascends.
+    """
+    order = sort_order(keys)
+    return cut_keys(pairs_of(keys[order], documents[order]), num_parts)
+
+
+def index(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
+    """One group's duplicates, found in all partitions, by input file; and the keys of what is kept."""
+    group = shard["group"]
+    found = read_tables(corpus.store, corpus.files("duplicates", "duplicates.parts"), group, VERDICTS)
+    found = found.sort_by("document")
+    documents = found["document"].to_numpy()
+    first, end = corpus.level.groups[group]
+    starts = np.array(corpus.level.file_starts()[first : end + 1], dtype=np.uint64) + np.uint64(corpus.first_own)
+    bounds = np.searchsorted(documents, starts)
+    parts = cut_table(found, bounds.tolist())
+
+    run = corpus.file_of_group("signatures", "keys.run", group)
+    num_parts = corpus.level.num_parts
+    rows = read_pairs(corpus.store, run, 0, num_parts)
+    rows = rows[~np.isin(rows["second"], documents)]
+    kept = parted_file(cut_keys(rows, num_parts), len(rows))
+    return ShardOutput(
+        {"verdicts.parts": parted_file(parts, found.num_rows), "index.run": kept},
+        {"index_entries": len(rows)},
+    )
