@@ -26,8 +26,9 @@ class NodeKind:
     spec: type[Spec]
     job: str
     """module:function of `run(spec, inputs, output, resources) -> Outcome`."""
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    """Slot -> the node of a recipe that fills it by default; {"*": "*"} takes every other node."""
+    inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Slot -> the node of a recipe that fills it by default, of several the first that the recipe has; {"*": "*"} takes
+    every other node."""
     resources: Resources = field(default_factory=Resources)
     written: type[Spec] | None = None
     """What a recipe holds where the spec itself is made by pinning an external input."""

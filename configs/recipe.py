@@ -122,7 +122,8 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     if ALL_OTHERS in kind.inputs:
         defaults = {other: other for other in all_sections if other != name}
     else:
-        defaults = {**kind.inputs, **{slot: node for slot, node in kind.optional.items() if node in all_sections}}
+        defaults = {slot: _first_of(nodes, all_sections) for slot, nodes in kind.inputs.items()}
+        defaults |= {slot: node for slot, node in kind.optional.items() if node in all_sections}
     given = section.get("inputs", {})
     slots = {**defaults, **kind.optional}
     for slot in given:
@@ -146,6 +147,11 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
         generation=generation,
         standing=standing,
     )
+
+
+def _first_of(nodes: str | tuple[str, ...], all_sections: Mapping[str, Any]) -> str:
+    choice = (nodes,) if isinstance(nodes, str) else nodes
+    return next((node for node in choice if node in all_sections), choice[0])
 
 
 def _standing(name: str, slot: str, written: str) -> tuple[str, str]:

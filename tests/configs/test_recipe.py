@@ -71,6 +71,17 @@ def test_an_optional_slot_is_filled_where_the_recipe_has_its_node(monkeypatch: p
     assert inputs(**tokenizer, dedup={"inputs": {"words": None}}) == {"documents": "filter"}
 
 
+def test_of_several_defaults_the_first_that_the_recipe_has_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NODES, "scrub", replace(NODES["scrub"], inputs={"documents": ("dedup", "filter")}))
+    whole = {"snapshot": {"documentation": {}}, "filter": {}, "dedup": {}, "scrub": {}}
+    assert make_recipe({"nodes": whole}, "made").nodes["scrub"].inputs == {"documents": "dedup"}
+    del whole["dedup"]
+    assert make_recipe({"nodes": whole}, "made").nodes["scrub"].inputs == {"documents": "filter"}
+    del whole["filter"]
+    with pytest.raises(ValueError, match="scrub.inputs.documents is 'dedup', which is no node"):
+        make_recipe({"nodes": whole}, "made")
+
+
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="did you mean 'demo'"):
         load_recipe("dmeo")
