@@ -78,7 +78,7 @@ def test_of_several_defaults_the_first_that_the_recipe_has_is_taken(monkeypatch:
     del whole["dedup"]
     assert make_recipe({"nodes": whole}, "made").nodes["scrub"].inputs == {"documents": "filter"}
     del whole["filter"]
-    with pytest.raises(ValueError, match="scrub.inputs.documents is 'dedup', which is no node"):
+    with pytest.raises(ValueError, match=r"scrub.inputs.documents is 'dedup', which is no node"):
         make_recipe({"nodes": whole}, "made")
 
 
