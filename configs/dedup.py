@@ -29,6 +29,9 @@ class DedupSpec(Spec):
     """Least chance that LSH proposes a pair at exactly `jaccard`; the band plan is the most selective that gives it."""
     seed: int = Field(default=1, ge=0)
     """Of the permutations."""
+    simhash_bits: int | None = Field(default=None, ge=0, le=6)
+    """Drop a document also where its 64-bit SimHash differs from that of an earlier kept one in so many bits at most (3
+    in Manku et al. 2007); null does without. It sees what MinHash sees and less, at 20 more keys a document."""
     same_url: bool = True
     """Drop a page whose URL (without fragment, scheme and host in lower case) an earlier kept page has, whatever it
     says: of a page that was fetched twice the first state stays."""

@@ -25,7 +25,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, add_
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.dedup import stars
-from ray_jobs.dedup.bands import plan_bands
+from ray_jobs.dedup.bands import BandPlan, plan_bands
 from ray_jobs.dedup.clustering import (
     ENTRIES_A_PART,
     cluster_in_memory,
@@ -55,7 +55,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
         )
     plan = plan_bands(spec.jaccard, spec.recall, spec.num_permutations)
     chain = earlier_levels(source.store, inputs.get("earlier"), spec)
-    num_entries = sum(rows) * (plan.num_bands + 1 + spec.same_url) + chain.num_entries
+    num_entries = sum(rows) * num_keys(plan, spec) + chain.num_entries
     level = Level(num_parts=parts_for(num_entries, ENTRIES_A_PART), file_rows=rows, groups=group_files(rows))
     stages = _Stages(output, Corpus(spec, plan, source.store, level, files, chain))
 
@@ -127,6 +127,14 @@ class _Stages:
     def _add(self, stage: str, receipts: Sequence[Receipt]) -> None:
         files = tuple(file for receipt in receipts for file in receipt.files)
         self.corpus = replace(self.corpus, stages={**self.corpus.stages, stage: files})
+
+
+def num_keys(plan: BandPlan, spec: DedupSpec) -> int:
+    """Of a document with words and a URL."""
+    from ray_jobs.dedup.simhash import band_masks
+
+    simhash = 0 if spec.simhash_bits is None else len(band_masks(spec.simhash_bits))
+    return plan.num_bands + simhash + 1 + spec.same_url
 
 
 def order_crawls(level: Level, signed: Sequence[Receipt], chain: Chain) -> Level:

@@ -33,6 +33,9 @@ AUDIT = pa.schema(
 
 def keep(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     """One input file's documents without the duplicates, the audit of all of them, and counts by source."""
+
+    from ray_jobs.dedup.verify import RULES
+
     file = shard["input"]
     table = corpus.read(corpus.documents[file])
     group = corpus.group_of_file(file)
@@ -76,7 +79,7 @@ def keep(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         {
             "documents_in": table.num_rows,
             "documents_kept": kept.num_rows,
-            **{f"dropped.{name}": int((rule == name).sum()) for name in ("exact", "url", "minhash", "retracted")},
+            **{f"dropped.{name}": int((rule == name).sum()) for name in (*RULES[1:], "retracted")},
             "text_bytes_in": text_bytes(table),
             "text_bytes_kept": text_bytes(kept),
         },

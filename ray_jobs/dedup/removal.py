@@ -20,6 +20,7 @@ PLACE_MASK = (1 << LEVEL_BITS) - 1
 def find(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     """The duplicates among one partition's members, a part for each group of this crawl."""
     from ray_jobs.dedup import minhash, verify
+    from ray_jobs.dedup.signing import near_keys
 
     spec = corpus.spec
     table = read_tables(
@@ -33,12 +34,15 @@ def find(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         minhash.rows_of(table["exact"], np.uint64),
         minhash.rows_of(table["url"], np.uint64) if spec.same_url else np.zeros((len(documents), 2), np.uint64),
         documents < np.uint64(corpus.first_own),
+        table["simhash"].to_numpy(),
     )
-    buckets = verify.buckets(members.signed, corpus.plan)
+    buckets = verify.buckets(near_keys(corpus, members.signed, members.simhash), corpus.plan.num_bands)
     doubt = verify.doubt(spec.jaccard, spec.num_permutations)
     doubtful = np.flatnonzero(verify.doubtful_fixed(members, buckets, doubt, spec.max_bucket))
     shingles, offsets = _sets(corpus, table, documents, doubtful)
-    verdicts = verify.find_duplicates(members, buckets, shingles, offsets, doubt, spec.jaccard, spec.max_bucket)
+    verdicts = verify.find_duplicates(
+        members, buckets, shingles, offsets, doubt, spec.jaccard, spec.max_bucket, spec.simhash_bits or 0
+    )
 
     dropped = np.flatnonzero(verdicts.rule)
     found = pa.table(

@@ -33,6 +33,7 @@ def member_schema(num_permutations: int) -> pa.Schema:
             ("exact", pa.binary(16)),
             ("url", pa.binary(16)),
             ("signature", pa.binary(4 * num_permutations)),
+            ("simhash", pa.uint64()),
             ("shingles", pa.large_binary()),  # uint32, sorted; null of earlier documents
         ]
     )
@@ -45,7 +46,7 @@ def route(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     members = read_range(corpus.store, corpus.files("clusters", "members.parts"), number)
     members = members[np.argsort(members["first"], kind="stable")]
     places = (members["first"] - np.uint64(source.first)).astype(np.int64)
-    signed = corpus.read(source.signatures, ["id", "exact", "url", "signature"]).take(pa.array(places))
+    signed = corpus.read(source.signatures, ["id", "exact", "url", "signature", "simhash"]).take(pa.array(places))
     schema = member_schema(corpus.spec.num_permutations)
     if source.level < len(corpus.chain.levels):
         shingles = pa.nulls(len(places), pa.large_binary())
@@ -55,7 +56,7 @@ def route(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         {
             "document": pa.array(members["first"]),
             "component": pa.array(members["second"]),
-            **{name: signed[name] for name in ("id", "exact", "url", "signature")},
+            **{name: signed[name] for name in ("id", "exact", "url", "signature", "simhash")},
             "shingles": shingles,
         }
     ).cast(schema)

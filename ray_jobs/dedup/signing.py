@@ -63,10 +63,19 @@ def _sign_file(corpus: Corpus, file: int) -> pa.Table:
             "exact": minhash.binary_rows(exact),
             "url": minhash.binary_rows(urls),
             "signature": minhash.binary_rows(signed),
+            "simhash": _simhashes(corpus, text, offsets),
             "retracted": is_retracted(corpus.store, spec.retracted, table["id"], table["url"]),
             "text_bytes": np.diff(offsets),
         }
     )
+
+
+def _simhashes(corpus: Corpus, text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    from ray_jobs.dedup.simhash import simhashes
+
+    if corpus.spec.simhash_bits is None:
+        return np.zeros(len(offsets) - 1, dtype=np.uint64)
+    return simhashes(text, offsets, corpus.spec.shingle_words)
 
 
 def _check_order(corpus: Corpus, ids: pa.ChunkedArray) -> None:
@@ -90,17 +99,30 @@ def keys_of(
     """Every key of every document, and whose it is, in the order of documents."""
     from ray_jobs.dedup import minhash
 
-    plan = corpus.plan
     signatures = minhash.rows_of(signed["signature"], np.uint32)
     exact, urls = (minhash.rows_of(signed[name], np.uint64) for name in ("exact", "url"))
-    keys = np.empty((len(numbers), plan.num_bands + 2), dtype=np.uint64)
-    keys[:, :-2] = minhash.band_keys(signatures, plan.num_bands, plan.rows).T
+    bands = near_keys(corpus, signatures, signed["simhash"].to_numpy())
+    keys = np.empty((len(numbers), len(bands) + 2), dtype=np.uint64)
+    keys[:, :-2] = bands.T
     keys[:, -2], keys[:, -1] = exact[:, 0] * _TEXT, urls[:, 0] * _URL
     has = np.empty(keys.shape, dtype=np.bool_)
     has[:, :-2] = minhash.has_shingles(signatures)[:, None]
     has[:, -2], has[:, -1] = True, urls.any(axis=1) & corpus.spec.same_url
     has[signed["retracted"].to_numpy()] = False
     return keys[has], np.repeat(numbers, has.sum(axis=1))
+
+
+def near_keys(
+    corpus: Corpus, signatures: npt.NDArray[np.uint32], simhash: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """The keys that near-duplicates share, those of MinHash and then those of SimHash: uint64 [bands, n]."""
+    from ray_jobs.dedup.minhash import band_keys
+    from ray_jobs.dedup.simhash import band_keys_of
+
+    bands = band_keys(signatures, corpus.plan.num_bands, corpus.plan.rows)
+    if corpus.spec.simhash_bits is None:
+        return bands
+    return np.concatenate([bands, band_keys_of(simhash, corpus.spec.simhash_bits)])
 
 
 def run_of(keys: npt.NDArray[np.uint64], documents: npt.NDArray[np.uint64], num_parts: int) -> list[memoryview]:

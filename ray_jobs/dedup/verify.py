@@ -5,7 +5,8 @@ Documents are taken in their order. One is dropped if, and only if, some earlier
 - has the same text, by its 128-bit hash (rule "exact"), or
 - has the same URL, by its 128-bit hash ("url"), or
 - shares a band with it, and the Jaccard similarity of their shingle sets is at least the threshold ("minhash"; a
-  document without a word has no set and is near to none);
+  document without a word has no set and is near to none), or
+- has a SimHash that differs in few enough bits ("simhash", where the spec asks for it);
 
 it is named a duplicate of the first such document. So every dropped document has a kept one that is truly like it,
 however long the chains in its component are; the result depends on no number of workers or machines; and documents that
@@ -24,12 +25,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.dedup.bands import BandPlan
-from ray_jobs.dedup.minhash import Offsets, band_keys, has_shingles
+from ray_jobs.dedup.minhash import Offsets, has_shingles
 
 STANDARD_ERRORS = 3.0
-KEPT, EXACT, URL, MINHASH = range(4)
-RULES = ("", "exact", "url", "minhash")
+KEPT, EXACT, URL, MINHASH, SIMHASH = range(5)
+RULES = ("", "exact", "url", "minhash", "simhash")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Members:
     """Hashes of the URLs [n, 2]; zeros where there is none."""
     fixed: npt.NDArray[np.bool_]
     """[n] Of earlier crawls, where they were kept."""
+    simhash: npt.NDArray[np.uint64]
+    """[n] Read where there are bands of SimHash."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ class Doubt:
 @dataclass(frozen=True)
 class Verdicts:
     rule: npt.NDArray[np.int8]
-    """[n] KEPT, EXACT, URL or MINHASH."""
+    """[n] KEPT, EXACT, URL, MINHASH or SIMHASH."""
     duplicate_of: npt.NDArray[np.int64]
     """[n] Index of the kept document that each duplicates, -1 where it is kept itself."""
     similarity: npt.NDArray[np.float32]
-    """[n] With that document: estimated or exact where the rule is MINHASH, 1 where it is EXACT, else 0."""
+    """[n] With that document: estimated or exact where the rule is MINHASH, the share of equal bits where it is
+    SIMHASH, 1 where it is EXACT, else 0."""
     by_sets: npt.NDArray[np.bool_]
     """[n] Whether the similarity is exact."""
     num_estimated: int
@@ -78,6 +81,8 @@ class Buckets:
     """[b, n] Documents, those of an equal key beside one another and ascending."""
     starts: npt.NDArray[np.int64]
     """[b, n] Where the bucket of each document begins in `order`."""
+    num_minhash: int
+    """Bands of MinHash; those that follow are SimHash's."""
 
 
 def doubt(jaccard: float, num_permutations: int) -> Doubt:
@@ -86,20 +91,28 @@ def doubt(jaccard: float, num_permutations: int) -> Doubt:
     return Doubt(int(np.floor(low)), int(np.ceil(high)))
 
 
-def buckets(signed: npt.NDArray[np.uint32], plan: BandPlan) -> Buckets:
-    keys = band_keys(signed, plan.num_bands, plan.rows)
+def buckets(keys: npt.NDArray[np.uint64], num_minhash: int) -> Buckets:
+    """Of documents with these keys, uint64 [b, n]."""
     order, starts = np.empty(keys.shape, dtype=np.int64), np.empty(keys.shape, dtype=np.int64)
-    for band in range(plan.num_bands):
+    for band in range(len(keys)):
         order[band] = np.argsort(keys[band], kind="stable")
         _bucket_starts(keys[band], order[band], starts[band])
-    return Buckets(order, starts)
+    return Buckets(order, starts, num_minhash)
 
 
 def doubtful_fixed(members: Members, buckets: Buckets, doubt: Doubt, max_bucket: int) -> npt.NDArray[np.bool_]:
     """[n] Documents of earlier crawls whose sets are needed: some new document's estimate with them is in doubt."""
     found = np.zeros(len(members.fixed), dtype=np.bool_)
+    minhash = slice(buckets.num_minhash)
     _doubtful_fixed(
-        members.signed, members.fixed, buckets.order, buckets.starts, doubt.least, doubt.sure, max_bucket, found
+        members.signed,
+        members.fixed,
+        buckets.order[minhash],
+        buckets.starts[minhash],
+        doubt.least,
+        doubt.sure,
+        max_bucket,
+        found,
     )
     return found
 
@@ -112,12 +125,14 @@ def find_duplicates(
     doubt: Doubt,
     jaccard: float,
     max_bucket: int,
+    simhash_bits: int = 0,
 ) -> Verdicts:
     """Applies the rule to documents in their order.
 
     Args:
         shingles, shingle_offsets: their sets, sorted (`minhash.shingle_sets`); of fixed documents, those that
             `doubtful_fixed` names.
+        simhash_bits: most bits that differ, where there are buckets of SimHash.
     """
     num_documents = len(members.fixed)
     verdicts = Verdicts(
@@ -136,8 +151,11 @@ def find_duplicates(
         np.where(members.url.any(axis=1), equal_rows(members.url), -1),
         shingles,
         shingle_offsets,
+        members.simhash,
+        simhash_bits,
         buckets.order.copy(),
         buckets.starts,
+        buckets.num_minhash,
         doubt.least,
         doubt.sure,
         jaccard,
@@ -195,6 +213,15 @@ def _agreeing(signed: npt.NDArray[np.uint32], one: int, other: int) -> int:  # p
     return equal
 
 
+@numba.njit(cache=True, inline="always")
+def _num_bits(value: np.uint64) -> int:  # pragma: no cover
+    number = 0
+    while value:
+        value &= value - np.uint64(1)
+        number += 1
+    return number
+
+
 @numba.njit(cache=True)
 def _doubtful_fixed(
     signed: npt.NDArray[np.uint32],
@@ -230,8 +257,11 @@ def _apply(
     url: npt.NDArray[np.int64],
     shingles: npt.NDArray[np.uint32],
     shingle_offsets: Offsets,
+    simhash: npt.NDArray[np.uint64],
+    simhash_bits: int,
     order: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
+    num_minhash: int,
     least: int,
     sure: int,
     threshold: float,
@@ -251,6 +281,7 @@ def _apply(
     near = np.full(num_documents, -1, dtype=np.int64)
     near_value = np.zeros(num_documents, dtype=np.float32)
     near_by_sets = np.zeros(num_documents, dtype=np.bool_)
+    near_rule = np.zeros(num_documents, dtype=np.int8)
     kept_url = np.full(num_documents, -1, dtype=np.int64)
     num_estimated = 0
     num_compared = 0
@@ -264,12 +295,24 @@ def _apply(
                 near[document] = near[known]
                 near_value[document] = near_value[known]
                 near_by_sets[document] = near_by_sets[known]
+                near_rule[document] = near_rule[known]
             elif same < 0 and has_words[document]:
                 for band in range(num_bands):
                     start = starts[band, document]
                     for i in range(start, start + num_kept[band, start]):
                         earlier = order[band, i]
-                        if estimated_with[earlier] == document or 0 <= near[document] < earlier:
+                        if 0 <= near[document] < earlier:
+                            continue
+                        if band >= num_minhash:
+                            num_bits = _num_bits(simhash[document] ^ simhash[earlier])
+                            # A pair that both rules name is MinHash's, which says more of it.
+                            if num_bits <= simhash_bits and near[document] != earlier:
+                                near[document] = earlier
+                                near_value[document] = 1 - num_bits / 64
+                                near_by_sets[document] = False
+                                near_rule[document] = SIMHASH
+                            continue
+                        if estimated_with[earlier] == document:
                             continue
                         estimated_with[earlier] = document
                         num_estimated += 1
@@ -290,10 +333,11 @@ def _apply(
                             near[document] = earlier
                             near_value[document] = value
                             near_by_sets[document] = equal < sure
+                            near_rule[document] = MINHASH
                 if near[document] >= 0:
                     near_text[text[document]] = document
             found = near[document]
-            name = MINHASH
+            name = near_rule[document]
             address = kept_url[url[document]] if url[document] >= 0 else -1
             if address >= 0 and (found < 0 or address < found):
                 found, name = address, URL
@@ -302,7 +346,7 @@ def _apply(
             if found >= 0:
                 duplicate_of[document] = found
                 rule[document] = name
-                if name == MINHASH:
+                if name in (MINHASH, SIMHASH):
                     similarity[document] = near_value[document]
                     by_sets[document] = near_by_sets[document]
                 elif name == EXACT:

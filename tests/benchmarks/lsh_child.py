@@ -73,6 +73,7 @@ def measure(num_documents: int, folder: Path) -> dict[str, float]:
             {
                 "signature": binary_rows(synthetic_signatures(generator, end - start)),
                 "exact": binary_rows(generator.integers(0, 2**64, (end - start, 2), dtype=np.uint64)),
+                "simhash": np.zeros(end - start, dtype=np.uint64),
                 "url": binary_rows(np.zeros((end - start, 2), dtype=np.uint64)),
                 "retracted": np.zeros(end - start, dtype=np.bool_),
             }

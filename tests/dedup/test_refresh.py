@@ -11,7 +11,8 @@ from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.retraction import Retraction, retract
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.dedup import clustering, corpus
+from ray_jobs.dedup import clustering, corpus, minhash
+from ray_jobs.dedup.simhash import distance, simhashes
 from tests.dedup import reference
 from tests.dedup.corpus import computed, document_table, published, rows
 
@@ -78,6 +79,21 @@ def test_three_refreshes_decide_as_one_crawl_does(store: Store, seed: int, max_b
     assert {row[2] for row in audit(one)} == {None, "exact", "url", "minhash"}
     assert [dict(row) for c in many for row in rows(c, "documents.parquet")] == rows(one[0], "documents.parquet")
     assert many[2].manifest.metrics["earlier_crawls"] == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_refreshes_by_simhash_decide_as_one_crawl_does(store: Store, seed: int) -> None:
+    made = crawls(seed, with_url=0.1)
+    options = {"simhash_bits": 6, "jaccard": 0.95}
+    many, one = refreshed(store, made, **options), at_once(store, made, **options)
+    assert audit(many) == audit(one)
+    assert {row[2] for row in audit(one)} == {None, "exact", "url", "minhash", "simhash"}
+    texts = {row["id"]: row["text"] for files in made for table in files for row in table.to_pylist()}
+    for row in rows(one[0], "audit.parquet"):
+        if row["rule"] == "simhash":
+            pair = pa.array([texts[row["id"]], texts[row["duplicate_of"]]], pa.large_string())
+            hashes = simhashes(*minhash.normalise(*minhash.text_buffers(pair)), 5)
+            assert 64 * (1 - row["similarity"]) == distance(hashes[:1], hashes[1:])[0] <= 6
 
 
 def test_how_the_work_is_cut_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
