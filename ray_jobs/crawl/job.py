@@ -18,7 +18,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
+from ray_jobs.files.streams import CheckedFile, LocalFile, Openable
 
 if TYPE_CHECKING:
     from ray_jobs.crawl.extractor import Extractor
@@ -156,9 +156,9 @@ def _filter_archive(shard: dict[str, Any], context: FilterContext, extractor: "E
     return ShardOutput(tables.files(), counters, tables.info() | (extractor.info() if extractor else {}))
 
 
-def _archive_of(shard: dict[str, Any], context: FilterContext) -> Archive:
+def _archive_of(shard: dict[str, Any], context: FilterContext) -> Openable:
     if "pinned" in shard:
-        return PinnedArchive(PinnedFile.model_validate(shard["pinned"]), context.allowed_hosts)
+        return CheckedFile(PinnedFile.model_validate(shard["pinned"]), context.allowed_hosts)
     assert context.snapshot is not None, "archives that were made are in the snapshot's checkpoint"
     (file,) = [file for file in context.snapshot.files(ARCHIVE) if file.shard == shard["file"]]
-    return LocalArchive(context.snapshot.local_path(file))
+    return LocalFile(context.snapshot.local_path(file))
