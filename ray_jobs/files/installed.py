@@ -10,9 +10,11 @@ import importlib.util
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+
+from ray_jobs.cluster.fan_out import UserError
 
 # Jokes, an editor, converters and tests of the standard library are not documentation.
 _LEFT_OUT = frozenset({"antigravity", "this", "idlelib", "lib2to3", "turtledemo", "test", "tests", "testing", "vendor"})
@@ -38,6 +40,20 @@ def versions_of(packages: Iterable[str], reader: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError as error:
             raise ValueError(f"{reader} reads {package}, which is not installed: pip install {package}") from error
     return versions
+
+
+def check_versions(pinned: Mapping[str, str], here: Mapping[str, str], what: str) -> None:
+    """What is made out of an environment is made in the one that was pinned, or not at all.
+
+    Raises:
+        UserError: this worker's is another one.
+    """
+    differing = [f"{name} {pinned.get(name)} (here {here[name]})" for name in here if here[name] != pinned.get(name)]
+    if differing:
+        raise UserError(
+            f"{what} was pinned with {', '.join(differing)}, which {platform.node()} does not have: "
+            "pin it again with --refresh, or install the pinned versions"
+        )
 
 
 def scattered(name: str) -> bytes:
