@@ -75,7 +75,7 @@ KINDS = (
     ),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
-    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
+    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}, optional={"eval_sets": "eval-sets"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
