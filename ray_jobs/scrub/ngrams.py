@@ -17,7 +17,7 @@ from ray_jobs.scrub.words import Bytes, Hashes, Numbers, character_tables, mix, 
 # The base of the rolling hash: an odd 64-bit constant of xxHash64 (Collet).
 _BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 
-_FILTER_BITS = 32
+_FILTER_BITS = 16
 """An n-gram has so many in a bitmap, which fits a processor's cache and tells of most words that there is nothing."""
 
 
