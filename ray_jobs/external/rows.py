@@ -60,6 +60,8 @@ class Rows:
     allowed_hosts: tuple[str, ...] = ()
     text_unit: Literal["file", "paragraph", "line"] = "file"
     """Of files of format text, whose rows have the one field "text"."""
+    columns: tuple[str, ...] = ()
+    """Fields that are asked for, where others need not be read."""
 
     def __iter__(self) -> Iterator[tuple[int, Fields]]:
         match self._format:
@@ -184,8 +186,12 @@ class Rows:
 
         row = 0
         with self._parquet() as file:
+            names = file.schema_arrow.names
+            wanted = {name if name in names else name.partition(".")[0] for name in self.columns}
+            # Where one is missing all are read, for the error to name.
+            columns = sorted(wanted) if wanted and wanted <= set(names) else None
             try:
-                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                     for fields in batch.to_pylist():
                         row += 1
                         yield row, fields

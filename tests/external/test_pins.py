@@ -56,6 +56,20 @@ def test_the_embedded_sources_are_estimated_and_need_no_pin(store: Store) -> Non
     assert all(figures[name].output_bytes > 1e5 for name in ("reference", "eval-sets"))
 
 
+def test_a_plan_without_a_network_has_no_keys_where_something_is_not_pinned(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(source: object) -> None:
+        raise ConnectionError("no network here")
+
+    monkeypatch.setattr("ray_jobs.external.pins.pin_eval_sets", unreachable)
+    monkeypatch.setattr("ray_jobs.external.pins.pin_reference", unreachable)
+    plan = plan_of(store, "https://data.example/a.jsonl", offline=True)
+    assert plan.nodes["reference"].state == plan.nodes["eval-sets"].state == plan.nodes["scrub"].state == "UNPINNED"
+    assert plan.nodes["dedup"].state == "RUN"
+    assert set(estimate(plan)) == set(plan.nodes)
+
+
 def test_a_pinned_file_is_estimated_by_its_size(tmp_path: Path, store: Store) -> None:
     figures = estimate(plan_of(store, written(tmp_path / "a.jsonl", [{"q": "x" * 10_000_000}])))
     assert figures["reference"].output_bytes == pytest.approx(1e7, rel=0.01)

@@ -88,6 +88,14 @@ def test_fields_within_fields_and_lists_are_text(tmp_path: Path, store: Store) -
     path = written(tmp_path / "a.jsonl", [{"page": {"text": ["one", {"x": 2}], "n": 1}, "a.b": "dotted"}])
     assert rows(reference(store, urls=[path], text_field="page.text"), "documents.parquet")[0]["text"] == "one\n2"
     assert rows(reference(store, urls=[path], text_field="a.b"), "documents.parquet")[0]["text"] == "dotted"
+    table_path = written(tmp_path / "a.parquet", [{"page": {"text": "one", "n": 1}, "a.b": "dotted", "x": 1}])
+    for field, text in (("page.text", "one"), ("a.b", "dotted")):
+        node = reference(store, urls=[table_path], text_field=field)
+        assert rows(node, "documents.parquet")[0]["text"] == text
+    with pytest.raises(UserError, match=r"row 1 has no field 'page\.txt': it has 'page'"):
+        reference(store, urls=[table_path], text_field="page.txt")
+    with pytest.raises(UserError, match=r"row 1 has no field 'pages\.text': it has 'page', 'a\.b', 'x'"):
+        reference(store, urls=[table_path], text_field="pages.text")
 
 
 def test_rows_without_text_are_counted(tmp_path: Path, store: Store) -> None:
