@@ -200,6 +200,7 @@ def test_installed_documentation_is_a_reference_without_a_network(store: Store) 
     assert not source.needs_network
     spec = pin_reference(source)
     assert ReferenceSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert not any("+" in version for version in spec.content.versions.values())
     node = computed(spec, {}, store)
     found = rows(node, "documents.parquet")
     assert [len(table(node, file)) for file in node.files("documents.parquet")] == [79, 55, 55]
