@@ -11,6 +11,7 @@ from configs.base import Resources, Spec
 from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
+from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
 from configs.pretrain import PretrainSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
@@ -61,11 +62,30 @@ ONE_PROCESS = Resources(workers=1)
 
 KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
+    NodeKind(
+        ReferenceSpec,
+        "ray_jobs.external.job:reference",
+        written=ReferenceSource,
+        pin="ray_jobs.external.pins:pin_reference",
+    ),
+    NodeKind(LabelsSpec, "ray_jobs.external.job:labels", written=LabelsSource, pin="ray_jobs.external.pins:pin_labels"),
+    NodeKind(
+        EvalSetsSpec,
+        "ray_jobs.external.job:eval_sets",
+        written=EvalSetsSource,
+        pin="ray_jobs.external.pins:pin_eval_sets",
+        resources=Resources(workers=1),
+    ),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(
         DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}, retractable=True
     ),
-    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
+    NodeKind(
+        ScrubSpec,
+        "ray_jobs.scrub.job:run",
+        {"documents": ("dedup", "filter")},
+        optional={"eval_sets": "eval-sets"},
+    ),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
