@@ -2,7 +2,7 @@
 
 import re
 
-from ray_jobs.scrub.checks import is_joined, num_digits
+from ray_jobs.scrub.checks import DIGITS, is_joined, num_digits
 
 SEPARATOR = rb"(?:[ \-]|\xc2\xa0)"
 """Between groups: a space, a hyphen, or the no-break space of web pages in UTF-8."""
@@ -60,16 +60,30 @@ def is_card(text: bytes, start: int, end: int) -> bool:
     )
 
 
+def _lengths_by_prefix() -> list[frozenset[int]]:
+    """For each four first digits the lengths that a card's number may have."""
+    table: list[frozenset[int]] = [frozenset()] * 10_000
+    for first, last, lengths in _ISSUERS:
+        below = 10 ** (4 - len(str(first)))
+        for prefix in range(first * below, (last + 1) * below):
+            table[prefix] |= lengths
+    return table
+
+
+_LENGTHS_OF_PREFIX = _lengths_by_prefix()
+
+
 def _has_issuer(digits: bytes) -> bool:
-    return any(
-        len(digits) in lengths and first <= int(digits[: len(str(first))]) <= last for first, last, lengths in _ISSUERS
-    )
+    return len(digits) in _LENGTHS_OF_PREFIX[int(digits[:4])]
 
 
 def _passes_luhn(digits: bytes) -> bool:
     """ISO/IEC 7812-1, annex B: every second digit from the right doubled, the sum of all digits a multiple of ten."""
-    values = [digit - ord("0") for digit in reversed(digits)]
-    return (sum(values[::2]) + sum(sum(divmod(2 * value, 10)) for value in values[1::2])) % 10 == 0
+    return (sum(digits[::-1][::2].translate(_VALUES)) + sum(digits[::-1][1::2].translate(_DOUBLED))) % 10 == 0
+
+
+_VALUES = bytes.maketrans(DIGITS, bytes(range(10)))
+_DOUBLED = bytes.maketrans(DIGITS, bytes(sum(divmod(2 * value, 10)) for value in range(10)))
 
 
 def _is_in_row_of_fours(text: bytes, start: int, end: int) -> bool:
