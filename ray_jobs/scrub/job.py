@@ -17,6 +17,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import Outcome, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.scrub.names import names_of
 from ray_jobs.scrub.patterns import PLACEHOLDERS
 from ray_jobs.scrub.replace import scrub_column
 from ray_jobs.scrub.scanner import Span, scanner
@@ -48,9 +49,13 @@ def run(spec: ScrubSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
         ("documents",),
         metrics={
             "changed_share": round(total["documents_changed"] / total["documents_in"], 4),
-            "replaced": sum(total[f"replaced.{kind}"] for kind in spec.replace),
+            "replaced": sum(total[f"replaced.{kind}"] for kind in kinds_of(spec)),
         },
     )
+
+
+def kinds_of(spec: ScrubSpec) -> tuple[str, ...]:
+    return (*spec.replace, *(spec.names.replace if spec.names else ()))
 
 
 def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
@@ -58,16 +63,18 @@ def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
     source = context.documents
     file = source.files("documents.parquet")[shard["input"]]
     table = pq.read_table(pa.BufferReader(source.read(file)))
-    kinds = context.spec.replace
-    scrubbed = scrub_column(table["text"], scanner(kinds))
+    spec, kinds = context.spec, kinds_of(context.spec)
+    more = names_of(spec.names, table["language"].to_pylist()) if spec.names else None
+    scrubbed = scrub_column(table["text"], scanner(spec.replace), more)
     counts = [Counter(span.kind for span in spans) for spans in scrubbed.spans]
+    audited = [*PLACEHOLDERS, *(spec.names.replace if spec.names else ())]
     column = table.schema.get_field_index("text")
     replaced = table.set_column(column, pa.field("text", pa.large_string()), scrubbed.text)
     audit = pa.table(
         {
             "id": table["id"],
             "decision": pa.array(["kept"] * table.num_rows, pa.string()),
-            **{kind: pa.array([count[kind] for count in counts], pa.int32()) for kind in PLACEHOLDERS},
+            **{kind: pa.array([count[kind] for count in counts], pa.int32()) for kind in audited},
         }
     )
     return ShardOutput(
