@@ -54,7 +54,8 @@ def trace(plan: Plan, wanted: str) -> list[TracedDocument]:
         )
     first = audits[0][1]
     rows = list(_rows(first, "url" if "://" in wanted else "id", [wanted]))
-    documents = {row["id"]: _described(plan, row["id"], row["url"]) for row in rows}
+    archives = archives_of(plan)
+    documents = {row["id"]: _described(row["id"], row["url"], archives) for row in rows}
     if not documents:
         raise ValueError(
             f"{first.node} {first.key[:16]} saw no page {wanted!r}: give its URL as the crawl has it, or its id "
@@ -105,19 +106,20 @@ def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> N
         step.facts["duplicate_of_url"] = urls[step.facts["duplicate_of"]]
 
 
-def _described(plan: Plan, id: str, url: str) -> TracedDocument:
+def _described(id: str, url: str, archives: dict[int, str]) -> TracedDocument:
     _, file, offset = id.rsplit("/", 2)
-    return TracedDocument(id, url, _archive_of(plan, int(file)), int(offset))
+    archive = archives.get(int(file), f"archive {int(file)} of the snapshot, which is gone from the store")
+    return TracedDocument(id, url, archive, int(offset))
 
 
-def _archive_of(plan: Plan, file: int) -> str:
-    """The pinned file's URL; the store's, where the snapshot made the archive itself."""
+def archives_of(plan: Plan) -> dict[int, str]:
+    """URL of each WARC file by its number in ids: as pinned, or in the store, where the snapshot made the archives."""
     for node in plan.nodes.values():
         if node.kind != "snapshot":
             continue
-        if files := node.payload["spec"].get("content", {}).get("files"):
-            return str(files[file]["url"])
+        if pinned := node.payload["spec"].get("content", {}).get("files"):
+            return {number: str(file["url"]) for number, file in enumerate(pinned)}
         if node.manifest is not None:
             made = Checkpoint(plan.store, node.manifest)
-            return next((made.url(output) for output in made.files(ARCHIVE) if output.shard == file), "")
-    return f"archive {file} of the snapshot, which is gone from the store"
+            return {file.shard: made.url(file) for file in made.files(ARCHIVE)}
+    return {}
