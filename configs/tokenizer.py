@@ -11,7 +11,7 @@ class TokenizerSpec(Spec):
     """Byte-level BPE trained on a sample of the documents."""
 
     node: ClassVar[str] = "tokenizer"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     vocab_size: int = Field(default=32_000, ge=260, le=1_000_000)
     """Tokens in all: 4 special ones, 256 bytes, and merges. A small sample may fill fewer (see min_frequency)."""

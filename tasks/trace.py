@@ -1,4 +1,4 @@
-"""What became of one page: its row in the audit of every node that judged it."""
+"""What became of one page: its row in the audit of every node that judged it, and the tokens that it became."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,9 @@ from typing import Any
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from tasks.plan import Plan
 
+ARCHIVE = "crawl.warc.gz"
 AUDIT = "audit.parquet"
+TOKEN_INDEX = "index.parquet"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Step:
     decision: str
     """kept or dropped."""
     facts: dict[str, Any]
-    """The audit's other columns that say something: scores, rule, value, threshold, source, duplicate_of."""
+    """The audit's other columns that say something: scores, rule, value, threshold, source, duplicate_of. Of a tokens
+    node: place (node/part/shard@position, which `headrace why` takes), num_tokens with end-of-text, num_bytes."""
 
 
 @dataclass
@@ -27,7 +30,9 @@ class TracedDocument:
     """crawl/file/offset: the record's place in the crawl."""
     url: str
     archive: str
-    """The WARC file that holds it."""
+    """URL of the WARC file that holds it."""
+    offset: int
+    """Byte of that file, as it is stored, at which the record begins."""
     steps: list[Step] = field(default_factory=list)
 
 
@@ -49,7 +54,8 @@ def trace(plan: Plan, wanted: str) -> list[TracedDocument]:
         )
     first = audits[0][1]
     rows = list(_rows(first, "url" if "://" in wanted else "id", [wanted]))
-    documents = {row["id"]: TracedDocument(row["id"], row["url"], _archive_of(plan, row["id"])) for row in rows}
+    archives = archives_of(plan)
+    documents = {row["id"]: _described(row["id"], row["url"], archives) for row in rows}
     if not documents:
         raise ValueError(
             f"{first.node} {first.key[:16]} saw no page {wanted!r}: give its URL as the crawl has it, or its id "
@@ -62,16 +68,30 @@ def trace(plan: Plan, wanted: str) -> list[TracedDocument]:
             facts.pop("url", None)
             document.steps.append(Step(name, facts.pop("decision"), facts))
     _name_originals(first, documents.values())
+    for name, node in plan.nodes.items():
+        if node.kind == "tokens" and node.manifest is not None:
+            _add_tokens(name, Checkpoint(plan.store, node.manifest), documents)
     return [documents[id] for id in sorted(documents)]
 
 
-def _rows(checkpoint: Checkpoint, column: str, wanted: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The audit's rows whose column has one of the values. The files are read one at a time."""
+def _add_tokens(name: str, checkpoint: Checkpoint, documents: dict[str, TracedDocument]) -> None:
+    """The span of tokens that each document became."""
+    for part in ("train", "heldout"):
+        for row in _rows(checkpoint, "id", documents, TOKEN_INDEX, part):
+            place = f"{name}/{part}/{row['shard']:05d}@{row['start']}"
+            facts = {"place": place, "num_tokens": row["length"], "num_bytes": row["bytes"]}
+            documents[row["id"]].steps.append(Step(name, "kept", facts))
+
+
+def _rows(
+    checkpoint: Checkpoint, column: str, wanted: Iterable[str], name: str = AUDIT, stage: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of the files of that name whose column has one of the values. The files are read one at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     values = set(wanted)
-    for file in checkpoint.files(AUDIT):
+    for file in checkpoint.files(name, stage):
         data = pa.BufferReader(checkpoint.read(file))
         yield from pq.read_table(data, filters=[(column, "in", values)]).to_pylist()
 
@@ -86,11 +106,20 @@ def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> N
         step.facts["duplicate_of_url"] = urls[step.facts["duplicate_of"]]
 
 
-def _archive_of(plan: Plan, document: str) -> str:
-    """The pinned file's URL, or the archive's number where the snapshot made it itself."""
-    _, file, _ = document.rsplit("/", 2)
+def _described(id: str, url: str, archives: dict[int, str]) -> TracedDocument:
+    _, file, offset = id.rsplit("/", 2)
+    archive = archives.get(int(file), f"archive {int(file)} of the snapshot, which is gone from the store")
+    return TracedDocument(id, url, archive, int(offset))
+
+
+def archives_of(plan: Plan) -> dict[int, str]:
+    """URL of each WARC file by its number in ids: as pinned, or in the store, where the snapshot made the archives."""
     for node in plan.nodes.values():
-        files = node.payload["spec"].get("content", {}).get("files") if node.kind == "snapshot" else None
-        if files:
-            return str(files[int(file)]["url"])
-    return f"archive {int(file)} of the snapshot"
+        if node.kind != "snapshot":
+            continue
+        if pinned := node.payload["spec"].get("content", {}).get("files"):
+            return {number: str(file["url"]) for number, file in enumerate(pinned)}
+        if node.manifest is not None:
+            made = Checkpoint(plan.store, node.manifest)
+            return {file.shard: made.url(file) for file in made.files(ARCHIVE)}
+    return {}

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flows.cli import inspect, maintain, plan, retract, run, services
+from flows.cli import audit, inspect, maintain, plan, retract, run, services
 
 app = typer.Typer(
     name="headrace",
@@ -17,6 +17,7 @@ app.command(epilog="Example: headrace run demo --set filter.min_words=100")(run.
 app.command(epilog="Example: headrace plan demo --set dedup.jaccard=0.85")(plan.plan)
 app.command(epilog="Example: headrace status")(inspect.status)
 app.command(epilog="Example: headrace why dedup --recipe demo --set dedup.jaccard=0.85")(inspect.why)
+app.command(epilog="Example: headrace audit demo --sql 'SELECT rule, count(*) FROM audit GROUP BY rule'")(audit.audit)
 app.command(epilog="Example: headrace compare last 20261122-101500-demo-3f2a")(inspect.compare)
 app.command(epilog="Example: headrace retract --urls takedown.txt --reason 'ticket 4711'")(retract.retract)
 app.command(epilog="Example: headrace verify --deep")(maintain.verify)

@@ -18,6 +18,7 @@ from tasks.node import figure
 
 if TYPE_CHECKING:
     from tasks.plan import Plan, PlannedNode
+    from tasks.trace import TracedDocument
 
 NUM_RUNS = 5
 # Columns of audits that say why a page was dropped; the others are what was measured of it.
@@ -60,7 +61,13 @@ def status(store: options.StoreUrl = None, as_json: options.Json = False) -> Non
 
 
 def why(
-    what: Annotated[str, typer.Argument(help="A node of the recipe, or a page: its URL, or its id as audits name it.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A node of the recipe; or a page: its URL, or its id as audits name it; or a token: "
+            "tokens/SHARD@POSITION, or tokens@POSITION in all training shards end to end."
+        ),
+    ],
     recipe: Annotated[str, typer.Option("--recipe", help="The recipe that the node is in.")] = "demo",
     store: options.StoreUrl = None,
     overrides: options.Overrides = None,
@@ -68,18 +75,22 @@ def why(
     files: options.Files = None,
     as_json: options.Json = False,
 ) -> None:
-    """Says why a node would run or not, what it was made from, what it kept; or what became of one page, and why."""
+    """Says why a node would run or not, what it was made from, what it kept; what became of one page, and why; or from
+    which record of the crawl a token came."""
+    from tasks.lineage import is_place
     from tasks.plan import make_plan
 
     plan = make_plan(options.recipe_with(recipe, overrides, crawl, files), options.store_at(store))
     if what in plan.nodes:
         _why_node(plan.nodes[what], plan, as_json)
+    elif is_place(what):
+        _why_token(what, plan, as_json)
     elif "/" in what:
         _why_page(what, plan, as_json)
     else:
         raise ValueError(
             f"recipe {recipe} has no node {what!r}: it has {', '.join(plan.nodes)}; a page is named by its URL "
-            "(https://…) or its id (crawl/file/offset)"
+            "(https://…) or its id (crawl/file/offset), a token by its place (tokens/00003@123456)"
         )
 
 
@@ -111,15 +122,37 @@ def _why_page(page: str, plan: "Plan", as_json: bool) -> None:
     if as_json:
         show.print_json({"documents": [dataclasses.asdict(document) for document in documents]})
         return
-    console = show.console()
     for document in documents:
-        console.print(document.url, markup=False, soft_wrap=True)
-        console.print(f"  {document.id}, in {document.archive}", markup=False, soft_wrap=True)
-        for step in document.steps:
-            reasons = {name: step.facts[name] for name in REASONS if name in step.facts}
-            console.print(f"  {step.node:<8} {step.decision:<8} {_said(reasons)}", markup=False, soft_wrap=True)
-            scores = _said({name: value for name, value in step.facts.items() if name not in reasons})
-            console.print(Padding(Text(scores, style="dim"), (0, 0, 0, 20)))
+        _print_document(document)
+
+
+def _why_token(place: str, plan: "Plan", as_json: bool) -> None:
+    from tasks.lineage import trace_token
+
+    token = trace_token(plan, place)
+    if as_json:
+        show.print_json(dataclasses.asdict(token))
+        return
+    console = show.console()
+    console.print(f"{token.place}  token {token.token} {token.text!r}", markup=False, soft_wrap=True)
+    end = token.document_start + token.document_length
+    bytes_of_text = f"{token.text_start:,} to {token.text_end:,}"
+    console.print(f"  bytes {bytes_of_text} of the document that is tokens {token.document_start:,} to {end:,}")
+    around = Text.assemble((token.before, "dim"), (token.text, "bold"), (token.after, "dim"))
+    console.print(Padding(around, (0, 0, 0, 2)))
+    _print_document(token.document)
+
+
+def _print_document(document: "TracedDocument") -> None:
+    console = show.console()
+    console.print(document.url, markup=False, soft_wrap=True)
+    where = f"byte {document.offset:,} of {document.archive}"
+    console.print(f"  {document.id}, at {where}", markup=False, soft_wrap=True)
+    for step in document.steps:
+        reasons = {name: step.facts[name] for name in REASONS if name in step.facts}
+        console.print(f"  {step.node:<8} {step.decision:<8} {_said(reasons)}", markup=False, soft_wrap=True)
+        scores = _said({name: value for name, value in step.facts.items() if name not in reasons})
+        console.print(Padding(Text(scores, style="dim"), (0, 0, 0, 20)))
 
 
 def _said(facts: dict[str, Any]) -> str:

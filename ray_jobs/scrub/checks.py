@@ -5,6 +5,13 @@ A check is given the whole text, for what stands beside a match tells as much as
 
 import ipaddress
 import re
+from bisect import bisect_right
+
+# A page may hold hundreds of numbers, so what stands beside one is looked up, not matched.
+DIGITS = b"0123456789"
+_WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_" + DIGITS)
+_NOT_BEFORE = _WORD | frozenset(b".-/+@#=")
+_NOT_AFTER = _WORD | frozenset(b"/@")
 
 # Ends of file names that are written like addresses: logo@2x.png.
 _FILES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"js"}
@@ -12,12 +19,12 @@ _FILES = {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"css", b"j
 
 def is_email(text: bytes, start: int, end: int) -> bool:
     local, _, domain = text[start:end].partition(b"@")
-    labels = domain.split(b".")
     return (
         len(local) <= 64  # RFC 5321, 4.5.3.1
         and len(domain) <= 255
-        and not any(label.startswith(b"-") or label.endswith(b"-") for label in labels)
-        and labels[-1].lower() not in _FILES
+        and b".-" not in b"." + domain
+        and b"-." not in domain + b"."
+        and domain.rpartition(b".")[2].lower() not in _FILES
     )
 
 
@@ -41,21 +48,24 @@ _NOT_PUBLIC_V4 = [
         "224.0.0.0/3",
     )
 ]
+_FIRST_NOT_PUBLIC = [int(network[0]) for network in _NOT_PUBLIC_V4]  # in order
+_LAST_NOT_PUBLIC = [int(network[-1]) for network in _NOT_PUBLIC_V4]
+_PART_OF_NUMBER = re.compile(rb"[.\-]\d")
 # Of the global unicast space 2000::/3, which the pattern asks for, only documentation is nobody's.
 _NOT_PUBLIC_V6 = [ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network("3fff::/20")]
 
 
 def is_public_ipv4(text: bytes, start: int, end: int) -> bool:
-    if text[start - 1 : start] in {b".", b"-"} or re.match(rb"[.\-]\d", text[end : end + 2]):  # part of a longer number
+    if text[start - 1 : start] in {b".", b"-"} or _PART_OF_NUMBER.match(text, end):  # part of a longer number
         return False
-    try:
-        address = ipaddress.IPv4Address(text[start:end].decode())
-    except ValueError:  # an octet past 255 or with a leading zero
-        return False
+    parts = text[start:end].split(b".")
+    octets = [int(part) for part in parts]
     # Four numbers below 32 are a section's or a version's number; of the addresses in use they are one in 4,096.
-    if max(address.packed) < 32:
+    if not 32 <= max(octets) <= 255 or any(len(part) > 1 and part.startswith(b"0") for part in parts):
         return False
-    return not any(address in network for network in _NOT_PUBLIC_V4)
+    address = int.from_bytes(bytes(octets))
+    before = bisect_right(_FIRST_NOT_PUBLIC, address) - 1
+    return before < 0 or address > _LAST_NOT_PUBLIC[before]
 
 
 def is_public_ipv6(text: bytes, start: int, end: int) -> bool:
@@ -73,8 +83,11 @@ def is_joined(text: bytes, start: int, end: int, after: bytes = b"") -> bool:
 
     `after` are the characters that it may follow all the same.
     """
-    left, right = text[max(0, start - 1) : start], text[end : end + 2]
-    return bool((re.match(rb"[\w.\-/+@#=]", left) and left not in after) or re.match(rb"[\w/@]|[.\-]\w", right))
+    if start > 0 and text[start - 1] in _NOT_BEFORE and text[start - 1] not in after:
+        return True
+    if end == len(text):
+        return False
+    return text[end] in _NOT_AFTER or (text[end] in b".-" and end + 1 < len(text) and text[end + 1] in _WORD)
 
 
 def is_ssn(text: bytes, start: int, end: int) -> bool:
@@ -82,13 +95,17 @@ def is_ssn(text: bytes, start: int, end: int) -> bool:
 
 
 def num_digits(found: bytes) -> int:
-    return sum(48 <= byte <= 57 for byte in found)
+    return len(found) - len(found.translate(None, DIGITS))
+
+
+_NUMBER_BEFORE = re.compile(rb"\d[ .\-]$")
+_NUMBER_AFTER = re.compile(rb"[ .\-]\d")
 
 
 def _is_in_row_of_numbers(text: bytes, start: int, end: int) -> bool:
     """Whether other numbers stand directly beside, as in a table. Nothing before an area code in parentheses counts."""
-    before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    return bool((text[start] != ord("(") and re.search(rb"\d[ .\-]$", before)) or re.match(rb"[ .\-]\d", after))
+    before = text[max(0, start - 2) : start]
+    return bool((text[start] != ord("(") and _NUMBER_BEFORE.match(before)) or _NUMBER_AFTER.match(text, end))
 
 
 def is_international_phone(text: bytes, start: int, end: int) -> bool:

@@ -7,6 +7,7 @@ The audit says which example a document was dropped for, and counts what was rep
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from ray_jobs.scrub.decontaminate import (
     verdicts_of,
     without,
 )
+from ray_jobs.scrub.names import names_of
 from ray_jobs.scrub.patterns import PLACEHOLDERS
 from ray_jobs.scrub.replace import scrub_column
 from ray_jobs.scrub.scanner import Span, scanner
@@ -65,10 +67,14 @@ def run(spec: ScrubSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
         ("documents",),
         metrics={
             "changed_share": round(total["documents_changed"] / total["documents_in"], 4),
-            "replaced": sum(total[f"replaced.{kind}"] for kind in spec.replace),
+            "replaced": sum(total[f"replaced.{kind}"] for kind in kinds_of(spec)),
             **(context.contamination.metrics if context.contamination else {}),
         },
     )
+
+
+def kinds_of(spec: ScrubSpec) -> tuple[str, ...]:
+    return (*spec.replace, *(spec.names.replace if spec.names else ()))
 
 
 def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
@@ -78,14 +84,16 @@ def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
     entered = pq.read_table(pa.BufferReader(source.read(file)))
     verdicts = verdicts_of(contamination, shard["input"]) if contamination else {}
     table, dropped = without(entered, verdicts, contamination.spec) if contamination else (entered, [])
-    kinds = context.spec.replace
-    scrubbed = scrub_column(table["text"], scanner(kinds))
+    spec, kinds = context.spec, kinds_of(context.spec)
+    more = names_of(spec.names, table["language"].to_pylist()) if spec.names else None
+    scrubbed = scrub_column(table["text"], scanner(spec.replace), more)
     counts = [Counter(span.kind for span in spans) for spans in scrubbed.spans]
+    audited = [*PLACEHOLDERS, *(spec.names.replace if spec.names else ())]
     column = table.schema.get_field_index("text")
     replaced = table.set_column(column, pa.field("text", pa.large_string()), scrubbed.text)
     files = {
         "documents.parquet": parquet_file(replaced),
-        "audit.parquet": parquet_file(audit(entered["id"], verdicts, set(dropped), counts)),
+        "audit.parquet": parquet_file(audit(entered["id"], verdicts, set(dropped), counts, audited)),
     }
     if contamination:
         files["contamination.parquet"] = parquet_file(hits_table(verdicts, entered["id"]))
@@ -108,7 +116,11 @@ def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
 
 
 def audit(
-    ids: pa.ChunkedArray, verdicts: dict[int, Verdict], dropped: set[int], counts: list[Counter[str]]
+    ids: pa.ChunkedArray,
+    verdicts: dict[int, Verdict],
+    dropped: set[int],
+    counts: list[Counter[str]],
+    kinds: Sequence[str],
 ) -> pa.Table:
     """A row for every document that entered; `counts` are those of the documents that were kept, in order."""
     rows = range(len(ids))
@@ -124,7 +136,7 @@ def audit(
             "contaminated_by": pa.array([verdict and verdict.by for verdict in found], pa.string()),
             **{
                 kind: pa.array([None if count is None else count[kind] for count in count_of], pa.int32())
-                for kind in PLACEHOLDERS
+                for kind in kinds
             },
         }
     )

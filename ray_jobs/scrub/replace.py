@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.scrub.patterns import PLACEHOLDERS
+from ray_jobs.scrub import names, patterns
 from ray_jobs.scrub.scanner import Scanner, Span
+
+PLACEHOLDERS = patterns.PLACEHOLDERS | names.PLACEHOLDERS
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,12 @@ class Scrubbed:
     """What was replaced in each document, at its place in the old text."""
 
 
-def scrub_column(column: pa.ChunkedArray, scanner: Scanner) -> Scrubbed:
-    """The column with each span's placeholder in its place. Bytes that are no UTF-8 pass through unchanged."""
+def scrub_column(column: pa.ChunkedArray, scanner: Scanner, more: names.MoreSpans | None = None) -> Scrubbed:
+    """The column with each span's placeholder in its place. Bytes that are no UTF-8 pass through unchanged.
+
+    Args:
+        more: adds to the spans that the scanner found.
+    """
     array = column.combine_chunks().cast(pa.large_binary())
     if isinstance(array, pa.ChunkedArray):  # a column without rows
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.large_binary())
@@ -33,7 +39,10 @@ def scrub_column(column: pa.ChunkedArray, scanner: Scanner) -> Scrubbed:
     found = []
     copied = int(ends[0])
     for document, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
-        spans = scanner.find(bytes(view[start:end]))
+        text = bytes(view[start:end])
+        spans = scanner.find(text)
+        if more is not None:
+            spans = more(document, text, spans)
         found.append(spans)
         for span in spans:
             placeholder = PLACEHOLDERS[span.kind]

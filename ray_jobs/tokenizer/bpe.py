@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from ray_jobs.tokenizer.pieces import trainable
+
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 CHAT_START = "<|im_start|>"
@@ -44,6 +46,16 @@ def new_tokenizer(pre_tokenizer: str) -> Tokenizer:
     return tokenizer
 
 
+PRE_TOKENIZERS = ("gpt2", "llama3")
+
+
+def cuts_as_ours(tokenizer: Tokenizer) -> bool:
+    """Whether it cuts plain text into words by one of our patterns, so that long texts may be encoded in pieces."""
+    described = json.loads(tokenizer.to_str())
+    ours = [json.loads(new_tokenizer(name).to_str())["pre_tokenizer"] for name in PRE_TOKENIZERS]
+    return described["normalizer"] is None and described["pre_tokenizer"] in ours
+
+
 def train(texts: Iterable[str], vocab_size: int, pre_tokenizer: str, min_frequency: int) -> Tokenizer:
     """A tokenizer of at most `vocab_size` tokens: fewer where no pair is left that occurs `min_frequency` times."""
     tokenizer = new_tokenizer(pre_tokenizer)
@@ -54,7 +66,7 @@ def train(texts: Iterable[str], vocab_size: int, pre_tokenizer: str, min_frequen
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(trainable(texts), trainer)  # words are counted: pieces give the same merges
     return tokenizer
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ray_jobs.tokenizer.bpe import END_OF_TEXT, PAD
+from ray_jobs.tokenizer.bpe import END_OF_TEXT, PAD, cuts_as_ours
+from ray_jobs.tokenizer.pieces import PIECE_CHARACTERS, pieces
 
 
 class Encoder:
@@ -20,6 +21,7 @@ class Encoder:
     def __init__(self, data: bytes):
         self.tokenizer = Tokenizer.from_str(data.decode())
         self.tokenizer.encode_special_tokens = True
+        self._in_pieces = cuts_as_ours(self.tokenizer)
         self.vocab_size: int = self.tokenizer.get_vocab_size()
         self.end_of_text = self._id(END_OF_TEXT)
         self.pad = self._id(PAD)
@@ -36,6 +38,8 @@ class Encoder:
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
         """The documents' tokens end to end, each followed by end-of-text, and the length of each with it: int64 [n]."""
+        if self._in_pieces and any(len(text) > PIECE_CHARACTERS for text in texts):
+            return self._encode_in_pieces(texts)
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         lengths = np.array([len(encoding) + 1 for encoding in encodings], dtype=np.int64)
         tokens = np.empty(int(lengths.sum()), dtype=self.dtype)
@@ -45,6 +49,18 @@ class Encoder:
             tokens[start + length - 1] = self.end_of_text
             start += length
         return tokens, lengths
+
+    def _encode_in_pieces(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
+        """The same tokens, holding the library's bulky form of one piece at a time."""
+        end = np.array([self.end_of_text], dtype=self.dtype)
+        documents = []
+        for text in texts:
+            parts = []
+            for piece in pieces(text):
+                (encoding,) = self.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+                parts.append(np.array(encoding.ids, dtype=self.dtype))
+            documents.append(np.concatenate([*parts, end]))
+        return np.concatenate(documents), np.array([len(document) for document in documents], dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens written out."""

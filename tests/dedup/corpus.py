@@ -38,7 +38,9 @@ def document_table(texts: Sequence[str | bytes], file: int = 0, crawl: str = "TE
     )
 
 
-def published(store: Store, tables: Sequence[pa.Table], name: str = "corpus") -> Checkpoint:
+def published(
+    store: Store, tables: Sequence[pa.Table], name: str = "corpus", counters: Mapping[str, int] | None = None
+) -> Checkpoint:
     """A finished filter whose stage "documents" holds the tables."""
     payload = {"name": name}
     path = NodePath("filter", key_of(payload))
@@ -54,7 +56,7 @@ def published(store: Store, tables: Sequence[pa.Table], name: str = "corpus") ->
         inputs={},
         output_stages=("documents",),
         outputs=tuple(file for receipt in receipts for file in receipt.files),
-        counters={},
+        counters=dict(counters or {}),
         metrics={},
         content_digest=digest_of_receipts(path.key, receipts, ()),
         code=code_of("crawl", 1),

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.recipe import load_recipe
 from ray_jobs.checkpoint.store import open_store
-from ray_jobs.cluster.runner import InputKey, NodeRequest, run_node
 from tasks.plan import Plan, make_plan
 from tasks.trace import trace
 from tests.crawl.archive_bytes import PROSE, http, members, page, record
+from tests.tasks.graph import computed
 
 
 @pytest.fixture
@@ -28,40 +27,15 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def planned(tmp_path: Path, archive: Path) -> Plan:
-    source = f"snapshot={{archives: {{urls: ['{archive}']}}}}"
-    rules_off = [
-        "languages=[]",
-        "min_language_score=0",
-        "gopher_repetition=null",
-        "gopher_quality=null",
-        "fineweb=null",
-    ]
+@pytest.fixture
+def plan(tmp_path: Path, archive: Path) -> Plan:
+    """Of a recipe whose data nodes up to scrub have run."""
     question = tmp_path / "questions.jsonl"
     question.write_text(
         json.dumps({"question": "Where do the millers of the seven valleys bring their bread each Sunday?"})
     )
     evaluated = f"eval-sets={{sets: [{{name: trivia, urls: ['{question}'], fields: [question]}}]}}"
-    recipe = load_recipe("tiny", [source, evaluated, "filter.min_words=10", *(f"filter.{off}" for off in rules_off)])
-    return make_plan(recipe, open_store(tmp_path / "store"))
-
-
-@pytest.fixture
-def plan(tmp_path: Path, archive: Path) -> Plan:
-    """Of a recipe whose data nodes up to scrub have run."""
-    for name in ("snapshot", "eval-sets", "filter", "dedup", "scrub"):
-        before = planned(tmp_path, archive)
-        node = before.nodes[name]
-        upstream = {slot: before.nodes[up] for slot, up in node.recipe_node.inputs.items()}
-        request = NodeRequest(
-            node=node.kind,
-            version=node.payload["version"],
-            spec=node.payload["spec"],
-            inputs={slot: InputKey(node=up.kind, key=up.key) for slot, up in upstream.items()},
-            resources={"workers": 1},
-        )
-        run_node(before.store, request)
-    return planned(tmp_path, archive)
+    return computed(tmp_path, [archive], ("snapshot", "eval-sets", "filter", "dedup", "scrub"), [evaluated])
 
 
 def test_a_dropped_page_names_the_rule_its_value_and_its_threshold(plan: Plan) -> None:

@@ -1,0 +1,164 @@
+"""Where a token came from: its document, the page of that document, and the record of the crawl that holds the page.
+
+The tokens node's index says which document stands where in a shard, and a document's id is its place in the crawl
+(crawl/file/offset), so the way back needs no other table. What the token reads is decoded from the shard itself.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.shards import OutputFile
+from tasks.plan import Plan
+from tasks.trace import TOKEN_INDEX, TracedDocument, trace
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+TOKENS = "tokens.bin"
+# tokens/heldout/00003@1234: a position in a shard; without the shard, in the stream of all of them, as training counts.
+_PLACE = re.compile(r"(?P<node>[\w.\-]+)(?:/(?P<part>train|heldout))?(?:/(?P<shard>\d+))?@(?P<position>\d+)")
+_CONTEXT_BYTES = 120
+
+
+@dataclass(frozen=True)
+class TracedToken:
+    """One token of a shard and what it stands for."""
+
+    place: str
+    """node/part/shard@position."""
+    token: int
+    text: str
+    """What it reads; a token may be a part of a character only, which shows as U+FFFD."""
+    before: str
+    after: str
+    """Up to 120 bytes of the document on both sides."""
+    text_start: int
+    text_end: int
+    """Its bytes in the text that was encoded (UTF-8, after scrub), empty for end-of-text."""
+    document_start: int
+    document_length: int
+    """The document's tokens in the shard, its end-of-text with them."""
+    document: TracedDocument
+
+
+def is_place(what: str) -> bool:
+    return _PLACE.fullmatch(what) is not None
+
+
+def trace_token(plan: Plan, place: str) -> TracedToken:
+    """The token at node[/train|/heldout][/shard]@position.
+
+    Raises:
+        ValueError: there is no such node, shard or position, or the node has not finished.
+    """
+    match = _PLACE.fullmatch(place)
+    assert match is not None, place
+    name, part = match["node"], match["part"] or "train"
+    planned = plan.nodes.get(name)
+    if planned is None or planned.kind != "tokens":
+        names = [other for other, node in plan.nodes.items() if node.kind == "tokens"]
+        raise ValueError(
+            f"recipe {plan.recipe.name} has no tokens node {name!r}: it has {', '.join(names) or 'none'}; a token is "
+            "named by node/shard@position, such as tokens/00003@123456"
+        )
+    if planned.manifest is None:
+        raise ValueError(
+            f"{name} of {plan.recipe.name} has not finished in {plan.store.url}: "
+            f"`headrace run {plan.recipe.name} --to {name}` first"
+        )
+    checkpoint = Checkpoint(plan.store, planned.manifest)
+    shard = int(match["shard"]) if match["shard"] else None
+    file, position = _shard_of(checkpoint.files(TOKENS, part), shard, int(match["position"]), f"{name}/{part}")
+    id, start, length = _document_at(checkpoint, part, file.shard, position)
+    tokens = _read_tokens(checkpoint, file, start, length)
+    (document,) = trace(plan, id)
+
+    vocabulary = _vocabulary(plan, planned.recipe_node.inputs["tokenizer"])
+    words = [vocabulary[token] for token in tokens.tolist()]
+    words[-1] = b""  # end-of-text is no part of the text
+    at = position - start
+    text_start = sum(map(len, words[:at]))
+    text_end = text_start + len(words[at])
+    text = b"".join(words)
+    return TracedToken(
+        place=f"{name}/{part}/{file.shard:05d}@{position}",
+        token=int(tokens[at]),
+        text=vocabulary[int(tokens[at])].decode(errors="replace"),
+        before=text[max(0, text_start - _CONTEXT_BYTES) : text_start].decode(errors="replace"),
+        after=text[text_end : text_end + _CONTEXT_BYTES].decode(errors="replace"),
+        text_start=text_start,
+        text_end=text_end,
+        document_start=start,
+        document_length=length,
+        document=document,
+    )
+
+
+def _shard_of(files: list[OutputFile], shard: int | None, position: int, where: str) -> tuple[OutputFile, int]:
+    """The shard and the position in it. Without a shard, the position is in all of them end to end."""
+    if shard is not None:
+        found = [file for file in files if file.shard == shard]
+        if not found:
+            raise ValueError(f"{where} has no shard {shard}: it has {', '.join(str(file.shard) for file in files)}")
+        files = found
+    num_tokens = sum(file.rows for file in files)
+    if position >= num_tokens:
+        what = where if shard is None else f"{where}/{shard:05d}"
+        raise ValueError(f"{what} holds {num_tokens:,} tokens: positions are counted from 0")
+    for file in files:
+        if position < file.rows:
+            return file, position
+        position -= file.rows
+    raise AssertionError("positions below the sum lie in a shard")
+
+
+def _document_at(checkpoint: Checkpoint, part: str, shard: int, position: int) -> tuple[str, int, int]:
+    """Id, first token and number of tokens of the document that holds the position."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (file,) = [file for file in checkpoint.files(TOKEN_INDEX, part) if file.shard == shard]
+    index = pq.read_table(pa.BufferReader(checkpoint.read(file)), columns=["id", "start", "length"])
+    row = int(np.searchsorted(index["start"].to_numpy(), position, side="right")) - 1
+    return index["id"][row].as_py(), index["start"][row].as_py(), index["length"][row].as_py()
+
+
+def _read_tokens(
+    checkpoint: Checkpoint, file: OutputFile, start: int, length: int
+) -> "npt.NDArray[np.unsignedinteger]":
+    """One document's tokens, by a range read: a shard may be of gigabytes."""
+    import numpy as np
+
+    dtype = np.dtype(str(checkpoint.manifest.metrics["dtype"])).newbyteorder("<")
+    data = checkpoint.store.get_range(file.path, start * dtype.itemsize, length * dtype.itemsize)
+    return np.frombuffer(data, dtype=dtype)
+
+
+def _vocabulary(plan: Plan, name: str) -> dict[int, bytes]:
+    """What each token reads, from the tokenizer.json that the tokens were made with."""
+    manifest = plan.nodes[name].manifest
+    if manifest is None:
+        raise ValueError(f"{name} is gone from {plan.store.url}: `headrace run {plan.recipe.name} --to {name}` first")
+    checkpoint = Checkpoint(plan.store, manifest)
+    described = json.loads(checkpoint.read(checkpoint.file("tokenizer.json")))
+    alphabet = _byte_alphabet()
+    special = {entry["id"]: entry["content"].encode() for entry in described["added_tokens"]}
+    ordinary = {
+        number: bytes(alphabet[character] for character in token)
+        for token, number in described["model"]["vocab"].items()
+        if number not in special
+    }
+    return special | ordinary
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary (Radford et al., 2019): itself where it
+    prints, else the next one from 256 on."""
+    printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printing)]
+    return {chr(byte): byte for byte in printing} | {chr(256 + number): byte for number, byte in enumerate(others)}
