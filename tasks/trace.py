@@ -8,6 +8,8 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from tasks.plan import Plan
 
 AUDIT = "audit.parquet"
+ORIGINALS = ("duplicate_of", "first_source")
+"""Columns that hold the id of an earlier document."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,19 @@ def _rows(checkpoint: Checkpoint, column: str, wanted: Iterable[str]) -> Iterato
 
 
 def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> None:
-    """Adds the URL of what a document duplicates, which dedup's audit names by its id."""
-    duplicates = [step for document in documents for step in document.steps if "duplicate_of" in step.facts]
-    if not duplicates:
+    """Adds the URLs of what a document duplicates or repeats, which audits name by their ids."""
+    named = [
+        (step.facts, column)
+        for document in documents
+        for step in document.steps
+        for column in ORIGINALS
+        if column in step.facts
+    ]
+    if not named:
         return
-    urls = {row["id"]: row["url"] for row in _rows(first, "id", {step.facts["duplicate_of"] for step in duplicates})}
-    for step in duplicates:
-        step.facts["duplicate_of_url"] = urls[step.facts["duplicate_of"]]
+    urls = {row["id"]: row["url"] for row in _rows(first, "id", {facts[column] for facts, column in named})}
+    for facts, column in named:
+        facts[f"{column}_url"] = urls[facts[column]]
 
 
 def _archive_of(plan: Plan, document: str) -> str:

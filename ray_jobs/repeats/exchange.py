@@ -5,6 +5,7 @@ its first byte, its length and its xxh3-64 (uint64 [p, 3], little-endian), and e
 shards that write for p readers leave s objects, not s·p, and a reader asks each for an index and one range.
 """
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ray_jobs.checkpoint.checkpoint import DamagedOutput
-from ray_jobs.checkpoint.shards import File, OutputFile, parquet_file
+from ray_jobs.checkpoint.shards import File, OutputFile
 from ray_jobs.checkpoint.store import Store
 
 
@@ -25,7 +26,7 @@ def exchange_file(parts: Mapping[int, pa.Table], num_parts: int) -> File:
     end = index.nbytes + 8
     for part in sorted(parts):
         if parts[part].num_rows:
-            content = parquet_file(parts[part]).data
+            content = _parquet(parts[part])
             index[part] = end, len(content), xxhash.xxh3_64_intdigest(content)
             end += len(content)
             contents.append(content)
@@ -72,6 +73,13 @@ def read_part(store: Store, file: OutputFile, part: int, num_parts: int) -> pa.T
 def read_parts(store: Store, files: Sequence[OutputFile], part: int, num_parts: int) -> list[pa.Table | None]:
     """The same part of many files, in their order, as many at a time as the store bears."""
     return list(store.concurrently(lambda file: read_part(store, file, part, num_parts), files))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    # Hashes hardly recur: looking for those that do takes longer than writing all.
+    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=False)
+    return sink.getvalue()
 
 
 def _checksum(data: bytes) -> bytes:

@@ -131,14 +131,14 @@ def _complete(context: Context, stage: str, receipts: list[Receipt], num_shards:
 def hash_file(shard: dict[str, int], context: Context) -> ShardOutput:
     """The distinct hashes of one input file, by ranges, and the windows that it repeats itself."""
     from ray_jobs.repeats import units, windows, words
-    from ray_jobs.repeats.sharing import WINDOWS, distinct_units
+    from ray_jobs.repeats.sharing import WINDOWS, distinct_units, own_units
 
     spec = context.spec
     text = context.read(context.documents[shard["input"]], ["text"])["text"]
     data, offsets = words.text_buffers(text)
     split = words.split(data, offsets)
-    units_of = distinct_units(units.find_units(text, context.unit_kinds, spec.min_characters), split)
-    files = {UNITS_FILE: context.by_range(units_of)}
+    own = own_units(units.find_units(text, context.unit_kinds, spec.min_characters), split)
+    files = {UNITS_FILE: context.by_range(distinct_units(own)), "units.parquet": parquet_file(own)}
     counters = {"documents": len(offsets) - 1, "words": len(split)}
     if spec.min_repeated_words is not None:
         hashes = windows.window_hashes(split, spec.min_repeated_words)
@@ -199,7 +199,7 @@ def quote(shard: dict[str, int], context: Context) -> ShardOutput:
 
 def cut_file(shard: dict[str, int], context: Context) -> ShardOutput:
     """The documents of one input file without what they repeat, and the audit of all."""
-    from ray_jobs.repeats import units, words
+    from ray_jobs.repeats import words
     from ray_jobs.repeats.cut import cut
     from ray_jobs.repeats.sharing import QUOTED_RUNS, QUOTED_UNITS
     from ray_jobs.repeats.verdict import Marks, first_sources, mark_substrings, mark_units, per_document
@@ -211,8 +211,9 @@ def cut_file(shard: dict[str, int], context: Context) -> ShardOutput:
     split = words.split(data, offsets)
     marks: dict[str, Marks] = {}
     shared = context.gathered("quotes", UNITS_FILE, own, QUOTED_UNITS)
-    for kind, found in units.find_units(table["text"], context.unit_kinds, spec.min_characters).items():
-        marks[kind] = mark_units(kind, found, split, shared, own)
+    units = context.read(context.file("hashes", own, "units.parquet"))
+    for kind in context.unit_kinds:
+        marks[kind] = mark_units(kind, units, split, shared, own)
     if spec.min_repeated_words is not None:
         within = context.read(context.file("hashes", own, "within.parquet"))
         quotes = context.gathered("quotes", WINDOWS_FILE, own, QUOTED_RUNS)

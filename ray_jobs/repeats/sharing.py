@@ -13,6 +13,10 @@ from ray_jobs.repeats.units import Units
 from ray_jobs.repeats.words import Words
 
 UNIT_KINDS = ("lines", "paragraphs")
+OWN_UNITS = pa.schema(
+    [("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("end", pa.int64()), ("document", pa.int64())]
+)
+"""Of one file: each unit's hash, its first word, the word past its last, and the document that holds it."""
 UNITS = pa.schema([("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("documents", pa.int64())])
 """Of one file: a hash, where its first unit begins, and how many of the file's documents have it."""
 SHARED_UNITS = pa.schema([*UNITS, ("input", pa.int64()), ("target", pa.int64())])
@@ -34,21 +38,27 @@ Received = Sequence[tuple[int, pa.Table]]
 """Tables by their input file, ascending."""
 
 
-def distinct_units(units: Mapping[str, Units], words: Words) -> pa.Table:
-    """UNITS of one file."""
-    return pa.concat_tables([UNITS.empty_table(), *(_distinct_units(kind, units[kind], words) for kind in units)])
+def own_units(units: Mapping[str, Units], words: Words) -> pa.Table:
+    """OWN_UNITS of one file, by their kind."""
+    parts = [OWN_UNITS.empty_table()]
+    for kind, found in units.items():
+        kinds = np.full(len(found.hashes), UNIT_KINDS.index(kind), dtype=np.uint8)
+        first, end = (np.searchsorted(words.starts, bytes_) for bytes_ in (found.starts, found.ends))
+        parts.append(pa.table([kinds, found.hashes, first, end, found.documents], schema=OWN_UNITS))
+    return pa.concat_tables(parts)
 
 
-def _distinct_units(kind: str, units: Units, words: Words) -> pa.Table:
-    order = np.argsort(units.hashes, kind="stable")
-    hashes, documents = units.hashes[order], units.documents[order]
+def distinct_units(own: pa.Table) -> pa.Table:
+    """UNITS of OWN_UNITS: each hash once."""
+    order = np.argsort(own["hash"].to_numpy(), kind="stable")
+    table = own.take(pa.array(order))
+    hashes, documents = table["hash"].to_numpy(), table["document"].to_numpy()
     starts = _starts(hashes)
     new_document = np.ones(len(order), dtype=np.int64)
     new_document[1:] = (hashes[1:] != hashes[:-1]) | (documents[1:] != documents[:-1])
     counts = np.add.reduceat(new_document, starts) if len(starts) else new_document
-    first_words = np.searchsorted(words.starts, units.starts[order[starts]])
-    kinds = np.full(len(starts), UNIT_KINDS.index(kind), dtype=np.uint8)
-    return pa.table([kinds, hashes[starts], first_words, counts], schema=UNITS)
+    columns = [table["kind"].to_numpy()[starts], hashes[starts], table["word"].to_numpy()[starts], counts]
+    return pa.table(columns, schema=UNITS)
 
 
 def shared_units(received: Received, limits: Mapping[str, int]) -> pa.Table:

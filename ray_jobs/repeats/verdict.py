@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_jobs.repeats.sharing import UNIT_KINDS
-from ray_jobs.repeats.units import Units
 from ray_jobs.repeats.windows import agreement, covered
 from ray_jobs.repeats.words import Offsets, Words, split_one
 
@@ -27,23 +27,23 @@ class Marks:
     """Document -> the id of the document where that first piece stood first."""
 
 
-def mark_units(kind: str, units: Units, words: Words, shared: pa.Table, own_input: int) -> Marks:
-    """Lines or paragraphs whose hash is among `shared` (columns kind, hash, word, input, source_id), but the first."""
+def mark_units(kind: str, own: pa.Table, words: Words, shared: pa.Table, own_input: int) -> Marks:
+    """The lines, or paragraphs, among OWN_UNITS whose hash is among QUOTED_UNITS, but the first of all with it."""
     marks = _no_marks(words)
-    table = shared.filter(pa.array(shared["kind"].to_numpy() == UNIT_KINDS.index(kind))).sort_by("hash")
-    hashes = table["hash"].to_numpy()
+    is_kind = pc.field("kind") == UNIT_KINDS.index(kind)
+    table, units = shared.filter(is_kind).sort_by("hash"), own.filter(is_kind)
+    hashes, wanted = table["hash"].to_numpy(), units["hash"].to_numpy()
     if not len(hashes):
         return marks
-    rows = np.minimum(np.searchsorted(hashes, units.hashes), len(hashes) - 1)
-    first_words = np.searchsorted(words.starts, units.starts)
-    end_words = np.searchsorted(words.starts, units.ends)
+    rows = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    first_words, end_words = units["word"].to_numpy(), units["end"].to_numpy()
     is_first = (table["input"].to_numpy()[rows] == own_input) & (table["word"].to_numpy()[rows] == first_words)
-    taken = np.flatnonzero((hashes[rows] == units.hashes) & ~is_first)
+    taken = np.flatnonzero((hashes[rows] == wanted) & ~is_first)
     edges = np.zeros(len(words) + 1, dtype=np.int64)
     np.add.at(edges, first_words[taken], 1)
     np.add.at(edges, end_words[taken], -1)
     marks.words = np.cumsum(edges)[:-1] > 0
-    documents = units.documents[taken]
+    documents = units["document"].to_numpy()[taken]
     marks.pieces = np.bincount(documents, minlength=len(marks.pieces))
     found, firsts = np.unique(documents, return_index=True)
     marks.first_words[found] = first_words[taken[firsts]]
