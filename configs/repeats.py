@@ -24,9 +24,9 @@ class RepeatsSpec(Spec):
     that of CCNet (Wenzek et al. 2020, section 3.1)."""
     max_paragraph_documents: int | None = Field(default=6, ge=1)
     """As for lines, of what stands between blank lines: it catches paragraphs of lines that are short."""
-    min_characters: int = Field(default=30, ge=1)
+    min_characters: int = Field(default=40, ge=1)
     """Lines and paragraphs with fewer characters, after normalisation, are never cut: headings such as "Parameters",
-    and entries of lists, recur by their nature."""
+    entries of lists and idioms of code ("Traceback (most recent call last):" has 31) recur by their nature."""
     min_repeated_words: int | None = Field(default=50, ge=8, le=1000)
     """A sequence of this many words that stands at an earlier place word for word is cut out; null keeps all. Lee et
     al. ("Deduplicating Training Data Makes Language Models Better", 2022, section 4.1) take 50 tokens."""
