@@ -34,5 +34,7 @@ def test_a_crawl_by_name_becomes_a_corpus_though_its_server_refuses_at_first(
         assert counters["documents_kept"] > 150
         num_requests = len(server.requests)
         again = headrace.json("run", "tiny", *asked, "--to", "scrub")
-        assert {again["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "repeats", "scrub")} == {"HIT"}
+        assert {again["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "repeats", "scrub")} == {
+            "HIT"
+        }
         assert len(server.requests) == num_requests, "a plan with a pin asks no server"

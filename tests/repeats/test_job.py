@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from configs.repeats import RepeatsSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.repeats import job
+from ray_jobs.repeats.units import find_units
+from tasks.repeats import NODE
 from tests.dedup.corpus import computed, debian_texts, document_table, published, rows, table
 from tests.repeats.reference import cut_by_units, cut_by_windows, words_of
 
@@ -204,6 +207,38 @@ def test_odd_documents_pass_unchanged(store: Store) -> None:
     text = table(done, done.files("documents.parquet")[1])["text"].cast(pa.large_binary()).to_pylist()
     assert text == odd
     check_sums(done)
+
+
+def test_a_range_that_fails_for_good_fails_the_node(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("ray_jobs.repeats.sharing.shared_windows", broken)
+    spec = SPEC.model_copy(update={"max_quarantined_share": 1.0})
+    with pytest.raises(NodeFailed, match="repeated text would be kept"):
+        computed_of(store, [["one"], ["two"]], spec)
+
+
+def test_a_file_that_cannot_be_hashed_is_left_out_and_the_rest_compared(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [[f"{unique(i)} {unique(50)}"] for i in range(3)]
+
+    def first_fails(column: pa.ChunkedArray, *arguments: Any) -> Any:
+        if unique(0) in column[0].as_py():
+            raise RuntimeError("broken")
+        return find_units(column, *arguments)
+
+    monkeypatch.setattr("ray_jobs.repeats.units.find_units", first_fails)
+    done = computed_of(store, texts, SPEC.model_copy(update={"max_quarantined_share": 0.5}))
+    assert [quarantined.shard for quarantined in done.manifest.quarantined] == [0]
+    assert [row["text"] for row in rows(done, "documents.parquet")] == [texts[1][0], unique(2)]
+
+
+def test_its_figures_are_shown(store: Store) -> None:
+    manifest = computed_of(store, [[unique(0), unique(0) + " and more", unique(1)]]).manifest
+    assert NODE.headline(manifest) == "2 of 3 documents kept, 35.5% of words cut"
+    assert ("words cut: substrings", "20 (32.3%)") in NODE.facts(manifest)
 
 
 def test_an_empty_corpus_is_refused_with_what_to_do(store: Store) -> None:

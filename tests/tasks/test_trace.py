@@ -19,7 +19,9 @@ def archive(tmp_path: Path) -> Path:
     short = record(http(page("Too short.")), "http://a.example/short")
     another = http(page(" ".join(reversed(PROSE.split() * 3))))
     original, copy = (record(another, f"http://a.example/{name}") for name in ("original", "copy"))
-    path.write_bytes(members(original, short, copy, mail, copy))
+    quoted = " ".join(reversed(PROSE.split() * 3)) + " ".join(f" own{i}" for i in range(100))
+    quoting = record(http(page(quoted)), "http://c.example/quoting")
+    path.write_bytes(members(original, short, copy, mail, copy, quoting))
     return path
 
 
@@ -67,6 +69,13 @@ def test_a_duplicate_names_the_kept_page_by_its_url_and_every_capture_is_listed(
     for document in (first, second):
         assert [(step.node, step.decision) for step in document.steps] == [("filter", "kept"), ("dedup", "dropped")]
         assert document.steps[1].facts["duplicate_of_url"] == "http://a.example/original"
+
+
+def test_a_page_that_repeats_another_names_it_by_its_url(plan: Plan) -> None:
+    (document,) = trace(plan, "http://c.example/quoting")
+    step = next(step for step in document.steps if step.node == "repeats")
+    assert (step.decision, step.facts["substrings_removed"]) == ("kept", 1)
+    assert step.facts["first_source_url"] == "http://a.example/original"
 
 
 def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan, archive: Path) -> None:
