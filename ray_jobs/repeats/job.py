@@ -29,9 +29,9 @@ from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.repeats.exchange import exchange_file, read_parts, split_by
 
-# Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 33 million
-# windows, in about 2 GB while they are sorted.
-RANGE_BYTES = 64 << 20
+# Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 16 million
+# windows, which sort in 0.8 GB.
+RANGE_BYTES = 32 << 20
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300
 UNITS_FILE, WINDOWS_FILE = "units.exchange", "windows.exchange"

@@ -87,7 +87,7 @@ def shared_windows(received: Received) -> pa.Table:
     """SHARED_WINDOWS: every window whose hash an earlier file has."""
     if not received:
         return SHARED_WINDOWS.empty_table()
-    table, inputs, starts = _group(received)
+    table, inputs, starts = _group(received, num_least=2)
     counts = np.diff(np.append(starts, len(inputs)))
     first = np.repeat(starts, counts)
     again = np.flatnonzero(first != np.arange(len(first)))
@@ -113,10 +113,17 @@ def _starts(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(new)
 
 
-def _group(received: Received) -> tuple[pa.Table, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All rows ordered by hash, then input; their inputs, and where each hash's rows begin."""
+def _group(received: Received, num_least: int = 1) -> tuple[pa.Table, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows whose hash at least so many have (1 or 2), ordered by hash, then input; their inputs, and where each
+    hash's rows begin."""
     table = pa.concat_tables([table for _, table in received])
-    inputs = np.repeat([number for number, _ in received], [table.num_rows for _, table in received])
     order = np.argsort(table["hash"].to_numpy(), kind="stable")
+    if num_least == 2:
+        hashes = table["hash"].to_numpy()[order]
+        as_before = np.zeros(len(order) + 1, dtype=bool)
+        as_before[1:-1] = hashes[1:] == hashes[:-1]
+        order = order[as_before[:-1] | as_before[1:]]
+    ends = np.cumsum([table.num_rows for _, table in received])
+    inputs = np.array([number for number, _ in received])[np.searchsorted(ends, order, side="right")]
     table = table.take(pa.array(order))
-    return table, inputs[order], _starts(table["hash"].to_numpy())
+    return table, inputs, _starts(table["hash"].to_numpy())
