@@ -56,7 +56,7 @@ def mark_substrings(words: Words, num_words: int, within: pa.Table, quotes: pa.T
     """Windows of `num_words` words that stand at an earlier place.
 
     Args:
-        within: columns word, first: windows that equal an earlier one of this file, by their first words.
+        within: columns word, first: windows that equal an earlier one of this file, by their first words, ascending.
         quotes: columns target_word, windows, text, source_id: windows that may equal as many in an earlier file, and
             the text there. They are compared word by word.
         ids: of the documents.
@@ -85,10 +85,12 @@ def mark_substrings(words: Words, num_words: int, within: pa.Table, quotes: pa.T
     places = np.flatnonzero(repeats)
     found, firsts = np.unique(words.document_of(places), return_index=True)
     marks.first_words[found] = places[firsts]
-    first_of = dict(zip(again.tolist(), first_document.tolist(), strict=True)) if len(found) else {}
     for document, place in zip(found.tolist(), places[firsts].tolist(), strict=True):
         row = int(quoted[place])
-        marks.sources[document] = quotes["source_id"][row].as_py() if row >= 0 else ids[first_of[place]]
+        if row >= 0:
+            marks.sources[document] = quotes["source_id"][row].as_py()
+        else:
+            marks.sources[document] = ids[first_document[np.searchsorted(again, place)]]
     return marks
 
 

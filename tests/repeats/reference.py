@@ -81,7 +81,7 @@ def cut_by_suffix_array(documents: Sequence[list[str]], num_words: int) -> list[
 
 def normalised(line: str) -> str:
     """CCNet's: lower case, digits 0, neither accents nor punctuation; white space once."""
-    decomposed = unicodedata.normalize("NFD", line.lower())
+    decomposed = unicodedata.normalize("NFD", "".join(c.lower() for c in line))
     kept = [c for c in decomposed if unicodedata.category(c)[0] not in "MP" and unicodedata.category(c) != "Cf"]
     visible = [c for c in kept if c in "\t\n\v\f\r" or (c >= " " and c != "\x7f")]
     zeros = ["0" if unicodedata.category(c) == "Nd" else c for c in visible]

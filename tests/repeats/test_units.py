@@ -1,8 +1,10 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_jobs.repeats.normalise import normalise
 from ray_jobs.repeats.units import find_units
 from ray_jobs.repeats.words import split, text_buffers
 from tests.repeats.reference import normalised, units_of, words_of
@@ -47,6 +49,25 @@ def test_lines_that_differ_in_case_digits_accents_or_punctuation_are_one(one: st
     assert normalised(one) == normalised(other)
     units = find_units(pa.array([one, other], pa.large_string()), ["lines"], 1)["lines"]
     assert units.hashes[0] == units.hashes[1]
+
+
+def test_every_character_becomes_what_unicode_says() -> None:
+    characters = [chr(point) for point in range(0x20000) if not 0xD800 <= point < 0xE000]
+    data = np.frombuffer("".join(characters).encode(), dtype=np.uint8)
+    ends = np.cumsum([0, *(len(character.encode()) for character in characters)])
+    out, offsets = normalise(data, ends)
+    text = out.tobytes()
+    wrong = [
+        character
+        for character, start, end in zip(characters, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        if text[start:end].decode() != plain_character(character)
+    ]
+    assert wrong == []
+
+
+def plain_character(character: str) -> str:
+    is_kept_whole = character in "\t\n\v\f\r" or "가" <= character <= "힣"
+    return character if is_kept_whole else normalised(f"a{character}a")[1:-1]
 
 
 def test_a_line_and_a_paragraph_of_the_same_words_are_two_units() -> None:
