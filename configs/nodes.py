@@ -13,6 +13,7 @@ from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
 from configs.pretrain import PretrainSpec
+from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
@@ -80,10 +81,11 @@ KINDS = (
     NodeKind(
         DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}, retractable=True
     ),
+    NodeKind(RepeatsSpec, "ray_jobs.repeats.job:run", {"documents": ("dedup", "filter")}),
     NodeKind(
         ScrubSpec,
         "ray_jobs.scrub.job:run",
-        {"documents": ("dedup", "filter")},
+        {"documents": ("repeats", "dedup", "filter")},
         optional={"eval_sets": "eval-sets"},
     ),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),

@@ -10,6 +10,8 @@ from tasks.plan import Plan
 ARCHIVE = "crawl.warc.gz"
 AUDIT = "audit.parquet"
 TOKEN_INDEX = "index.parquet"
+ORIGINALS = ("duplicate_of", "first_source")
+"""Columns that hold the id of an earlier document."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,19 @@ def _rows(
 
 
 def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> None:
-    """Adds the URL of what a document duplicates, which dedup's audit names by its id."""
-    duplicates = [step for document in documents for step in document.steps if "duplicate_of" in step.facts]
-    if not duplicates:
+    """Adds the URLs of what a document duplicates or repeats, which audits name by their ids."""
+    named = [
+        (step.facts, column)
+        for document in documents
+        for step in document.steps
+        for column in ORIGINALS
+        if column in step.facts
+    ]
+    if not named:
         return
-    urls = {row["id"]: row["url"] for row in _rows(first, "id", {step.facts["duplicate_of"] for step in duplicates})}
-    for step in duplicates:
-        step.facts["duplicate_of_url"] = urls[step.facts["duplicate_of"]]
+    urls = {row["id"]: row["url"] for row in _rows(first, "id", {facts[column] for facts, column in named})}
+    for facts, column in named:
+        facts[f"{column}_url"] = urls[facts[column]]
 
 
 def _described(id: str, url: str, archives: dict[int, str]) -> TracedDocument:

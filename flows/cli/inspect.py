@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from tasks.trace import TracedDocument
 
 NUM_RUNS = 5
-# Columns of audits that say why a page was dropped; the others are what was measured of it.
-REASONS = ("rule", "value", "threshold", "source", "duplicate_of_url", "duplicate_of", "similarity", "contaminated_by")
+# Columns of audits that say why a page was dropped or cut; the others are what was measured of it.
+REASONS = (
+    *("rule", "value", "threshold", "source", "duplicate_of_url", "duplicate_of", "similarity", "verified_by"),
+    *("words_removed", "first_source_url", "first_source", "contaminated_by"),
+)
 
 
 def status(store: options.StoreUrl = None, as_json: options.Json = False) -> None:

@@ -217,6 +217,38 @@ def minhash_docs_per_s_core_rensa(bench: Bench) -> float:
     return minhash_of_peer(bench, ("rensa==0.5.0",), "peer_rensa.py")
 
 
+@figure("docs/s", target="≥ 49,500")
+def simhash_docs_per_s_core(bench: Bench) -> float:
+    """From text to SimHashes of 64 bits, over the same n-grams."""
+    from configs.dedup import DedupSpec
+    from ray_jobs.dedup import minhash, simhash
+
+    documents = equal_documents(bench.input)
+    bench.notes |= {"documents": len(documents)}
+    with processor_time() as seconds:
+        simhash.simhashes(*minhash.normalise(*minhash.text_buffers(documents)), DedupSpec().shingle_words)
+    return len(documents) / seconds()
+
+
+@figure("MB/s")
+def repeats_mb_per_s_core(bench: Bench) -> float:
+    """The whole node, in this process, on main text of 30 languages in four files, in a store of files."""
+    from configs.repeats import RepeatsSpec
+    from ray_jobs.checkpoint.store import open_store
+    from tests.dedup.corpus import computed, document_table, published
+
+    store, texts = open_store(bench.new_folder()), main_texts(bench.input).to_pylist()
+    quarter = -(-len(texts) // 4)
+    source = published(store, [document_table(texts[i * quarter : (i + 1) * quarter], i) for i in range(4)])
+    with processor_time() as seconds:
+        counters = computed(RepeatsSpec(), {"documents": source}, store).manifest.counters
+    bench.notes |= {
+        "documents": counters["documents_in"],
+        "words_kept_share": round(counters["words_kept"] / counters["words_in"], 3),
+    }
+    return counters["text_bytes_in"] / 1e6 / seconds()
+
+
 def minhash_of_peer(bench: Bench, requirements: tuple[str, ...], script: str) -> float:
     """From text to signatures, as above. The note is the library's own part, its word n-grams made beforehand."""
     from configs.dedup import DedupSpec

@@ -24,7 +24,7 @@ def test_a_crawl_by_name_becomes_a_corpus_though_its_server_refuses_at_first(
         server.play(names[0], Answer(503), Answer(403), Answer(500))
         asked = ("--crawl", CRAWL, "--files", "1", "--set", f"snapshot.common_crawl.base_url={server.url}")
         run = headrace.json("run", "tiny", *asked, "--to", "scrub")
-        assert {run["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "scrub")} == {"DONE"}
+        assert {run["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "repeats", "scrub")} == {"DONE"}
         assert server.asked_for(names[0])
         assert not server.asked_for(names[1])
         counters = headrace.manifest("filter", run["nodes"]["filter"]["key"]).counters
@@ -34,5 +34,7 @@ def test_a_crawl_by_name_becomes_a_corpus_though_its_server_refuses_at_first(
         assert counters["documents_kept"] > 150
         num_requests = len(server.requests)
         again = headrace.json("run", "tiny", *asked, "--to", "scrub")
-        assert {again["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "scrub")} == {"HIT"}
+        assert {again["nodes"][name]["state"] for name in ("snapshot", "filter", "dedup", "repeats", "scrub")} == {
+            "HIT"
+        }
         assert len(server.requests) == num_requests, "a plan with a pin asks no server"

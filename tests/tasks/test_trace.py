@@ -23,7 +23,9 @@ def archive(tmp_path: Path) -> Path:
     quiz = record(http(page(quoting)), "http://c.example/quiz")
     another = http(page(" ".join(reversed(PROSE.split() * 3))))
     original, copy = (record(another, f"http://a.example/{name}") for name in ("original", "copy"))
-    path.write_bytes(members(original, short, copy, mail, copy, quiz))
+    quoted = " ".join(reversed(PROSE.split() * 3)) + " ".join(f" own{i}" for i in range(100))
+    quoting_another = record(http(page(quoted)), "http://c.example/quoting")
+    path.write_bytes(members(original, short, copy, mail, copy, quiz, quoting_another))
     return path
 
 
@@ -35,7 +37,7 @@ def plan(tmp_path: Path, archive: Path) -> Plan:
         json.dumps({"question": "Where do the millers of the seven valleys bring their bread each Sunday?"})
     )
     evaluated = f"eval-sets={{sets: [{{name: trivia, urls: ['{question}'], fields: [question]}}]}}"
-    return computed(tmp_path, [archive], ("snapshot", "eval-sets", "filter", "dedup", "scrub"), [evaluated])
+    return computed(tmp_path, [archive], ["scrub"], [evaluated])
 
 
 def test_a_dropped_page_names_the_rule_its_value_and_its_threshold(plan: Plan) -> None:
@@ -53,14 +55,22 @@ def test_a_duplicate_names_the_kept_page_by_its_url_and_every_capture_is_listed(
         assert document.steps[1].facts["duplicate_of_url"] == "http://a.example/original"
 
 
+def test_a_page_that_repeats_another_names_it_by_its_url(plan: Plan) -> None:
+    (document,) = trace(plan, "http://c.example/quoting")
+    step = next(step for step in document.steps if step.node == "repeats")
+    assert (step.decision, step.facts["substrings_removed"]) == ("kept", 1)
+    assert step.facts["first_source_url"] == "http://a.example/original"
+
+
 def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan, archive: Path) -> None:
     (document,) = trace(plan, "http://b.example/mail")
     assert [(step.node, step.decision) for step in document.steps] == [
         ("filter", "kept"),
         ("dedup", "kept"),
+        ("repeats", "kept"),
         ("scrub", "kept"),
     ]
-    assert document.steps[2].facts["email"] == 1
+    assert document.steps[3].facts["email"] == 1
     assert document.archive.endswith(archive.name)
     assert trace(plan, document.id) == [document]
 
