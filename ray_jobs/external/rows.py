@@ -113,7 +113,7 @@ class Rows:
             try:
                 # NaN and infinities, which some writers leave in place of a missing number, are none in JSON.
                 fields = json.loads(line, parse_constant=lambda name: None)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # a ValueError too where a number has thousands of digits
                 raise self.error(row, f"is not JSON ({error}): write one object a line") from error
             if not isinstance(fields, dict):
                 raise self.error(row, f"is {_kind(fields)}: write one JSON object a line")
@@ -138,17 +138,17 @@ class Rows:
 
     def _text_rows(self) -> Iterator[tuple[int, Fields]]:
         first, lines = 1, list[str]()
-        num_bytes = 0
+        length = 0
         for row, line in self._lines():
             ends = self.text_unit == "line" or (self.text_unit == "paragraph" and not line.strip())
             first = first if lines else row
             lines.append(line)
-            num_bytes += len(line)
-            if num_bytes > MAX_ROW_BYTES:
+            length += len(line)
+            if length > MAX_ROW_BYTES:
                 raise self.error(first, f"begins a text of more than {MAX_ROW_BYTES >> 20} MiB: set text_unit: line")
             if ends:
                 yield first, {"text": "".join(lines)}
-                lines, num_bytes = [], 0
+                lines, length = [], 0
         if lines:
             yield first, {"text": "".join(lines)}
 

@@ -124,6 +124,7 @@ WRONG = [
     ("a.jsonl", b'["a"]\n', r"row 1 is a list: write one JSON object a line"),
     ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"row 2 is not UTF-8 \(byte 0xff at 10\)"),
     ("a.jsonl", b"[" * 100_000 + b"\n", r"row 1 is not JSON"),
+    ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}\n", r"row 1 is not JSON"),
     ("a.txt", b"fine\n\xc3", r"row 2 is not UTF-8"),
     ("a.csv", b"text,n\na,1\nb\n", r"row 2 has 1 fields, the header has 2"),
     ("a.csv", b"text,n\na,1\nb,2,3,4\n", r"row 2 has 4 fields, the header has 2"),
