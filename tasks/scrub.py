@@ -24,7 +24,8 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 NODE = NodeTask(
     "scrub",
-    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, and secret keys.",
+    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, secret keys, and names "
+    "where asked.",
     headline,
     facts,
 )
