@@ -24,8 +24,7 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 NODE = NodeTask(
     "scrub",
-    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, secret keys, and names "
-    "where asked.",
+    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, and secret keys.",
     headline,
     facts,
 )
