@@ -49,7 +49,8 @@ def asked(plan: Plan, sql: str, node: str | None = None) -> list[tuple[Any, ...]
 
 
 def test_rules_are_counted_over_all_nodes(plan: Plan) -> None:
-    found = asked(plan, "SELECT node, decision, rule, count(*) FROM audit GROUP BY ALL ORDER BY ALL")
+    judges = "WHERE node IN ('filter', 'dedup', 'scrub')"
+    found = asked(plan, f"SELECT node, decision, rule, count(*) FROM audit {judges} GROUP BY ALL ORDER BY ALL")
     assert found == [
         ("dedup", "dropped", "exact", 1),
         ("dedup", "kept", None, 2),
@@ -141,7 +142,7 @@ def test_mistakes_are_answered_with_what_to_do(plan: Plan, tmp_path: Path, monke
         with pytest.raises(ValueError, match=r"pip install 'headrace\[duckdb\]'"):
             query(plan, audit_tables(plan), "SELECT 1")
     pytest.importorskip("duckdb", reason="needs DuckDB: pip install 'headrace[duckdb]'")
-    with pytest.raises(ValueError, match="the views are filter, dedup, scrub, tokens, archives, audit, documents"):
+    with pytest.raises(ValueError, match=r"the views are filter, dedup, .*scrub, tokens, archives, audit, documents"):
         asked(plan, "SELECT nothing FROM nowhere")
 
 
