@@ -117,13 +117,28 @@ def _group(received: Received, num_least: int = 1) -> tuple[pa.Table, npt.NDArra
     """The rows whose hash at least so many have (1 or 2), ordered by hash, then input; their inputs, and where each
     hash's rows begin."""
     table = pa.concat_tables([table for _, table in received])
-    order = np.argsort(table["hash"].to_numpy(), kind="stable")
+    hashes = table["hash"].to_numpy()
+    rows = _likely_equal(hashes) if num_least == 2 else np.arange(len(hashes))
+    order = rows[np.argsort(hashes[rows], kind="stable")]
     if num_least == 2:
-        hashes = table["hash"].to_numpy()[order]
-        as_before = np.zeros(len(order) + 1, dtype=bool)
-        as_before[1:-1] = hashes[1:] == hashes[:-1]
-        order = order[as_before[:-1] | as_before[1:]]
+        order = order[_among_equal(hashes[order])]
     ends = np.cumsum([table.num_rows for _, table in received])
     inputs = np.array([number for number, _ in received])[np.searchsorted(ends, order, side="right")]
     table = table.take(pa.array(order))
     return table, inputs, _starts(table["hash"].to_numpy())
+
+
+def _likely_equal(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Ascending rows of all hashes that occur twice, and of few others: by a sort of integers that hold a hash's upper
+    bits and its row, in a third of the time that sorting rows by their hashes takes."""
+    mask = np.uint64((1 << max(1, (len(hashes) - 1).bit_length())) - 1)
+    packed = (hashes & ~mask) | np.arange(len(hashes), dtype=np.uint64)
+    packed.sort()
+    return np.sort((packed & mask)[_among_equal(packed & ~mask)]).astype(np.int64)
+
+
+def _among_equal(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which of these ordered values occur more than once."""
+    as_before = np.zeros(len(ordered) + 1, dtype=bool)
+    as_before[1:-1] = ordered[1:] == ordered[:-1]
+    return as_before[:-1] | as_before[1:]
