@@ -213,7 +213,7 @@ def cut_file(shard: dict[str, int], context: Context) -> ShardOutput:
     shared = context.gathered("quotes", UNITS_FILE, own, QUOTED_UNITS)
     units = context.read(context.file("hashes", own, "units.parquet"))
     for kind in context.unit_kinds:
-        marks[kind] = mark_units(kind, units, split, shared, own)
+        marks[kind] = mark_units(kind, units, split, shared)
     if spec.min_repeated_words is not None:
         within = context.read(context.file("hashes", own, "within.parquet"))
         quotes = context.gathered("quotes", WINDOWS_FILE, own, QUOTED_RUNS)

@@ -19,8 +19,13 @@ OWN_UNITS = pa.schema(
 """Of one file: each unit's hash, its first word, the word past its last, and the document that holds it."""
 UNITS = pa.schema([("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("documents", pa.int64())])
 """Of one file: a hash, where its first unit begins, and how many of the file's documents have it."""
-SHARED_UNITS = pa.schema([*UNITS, ("input", pa.int64()), ("target", pa.int64())])
-"""`input` has the first unit with the hash, at `word`; so many documents of all files have it, some in `target`."""
+SHARED_UNITS = pa.schema(
+    [
+        *(("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("allowed", pa.int64())),
+        *(("input", pa.int64()), ("target", pa.int64())),
+    ]
+)
+"""`input` has the first unit with the hash, at `word`; in `target` it may stay in so many documents, the first ones."""
 WINDOWS = pa.schema([("hash", pa.uint64()), ("word", pa.int64())])
 """Of one file: a window's hash, and where its first begins."""
 SHARED_WINDOWS = pa.schema(
@@ -62,21 +67,24 @@ def distinct_units(own: pa.Table) -> pa.Table:
 
 
 def shared_units(received: Received, limits: Mapping[str, int]) -> pa.Table:
-    """SHARED_UNITS: the hashes that more documents have than their kind's limit allows."""
+    """SHARED_UNITS: each file's share of what its kind's limit allows, where more of its documents have a unit."""
     if not received:
         return SHARED_UNITS.empty_table()
     table, inputs, starts = _group(received)
     counts = np.diff(np.append(starts, len(inputs)))
-    documents = np.add.reduceat(table["documents"].to_numpy(), starts)
+    first = np.repeat(starts, counts)
+    documents = table["documents"].to_numpy()
+    before = np.cumsum(documents) - documents
+    before -= before[first]
     limit_of = np.array([limits.get(kind, 0) for kind in UNIT_KINDS])
-    is_over = documents > limit_of[table["kind"].to_numpy()[starts]]
-    first = np.repeat(starts[is_over], counts[is_over])
-    rows = np.flatnonzero(np.repeat(is_over, counts))
+    allowed = np.maximum(limit_of[table["kind"].to_numpy()] - before, 0)
+    rows = np.flatnonzero(documents > allowed)
+    first = first[rows]
     columns = [
         table["kind"].to_numpy()[rows],
         table["hash"].to_numpy()[rows],
         table["word"].to_numpy()[first],
-        np.repeat(documents[is_over], counts[is_over]),
+        allowed[rows],
         inputs[first],
         inputs[rows],
     ]

@@ -29,7 +29,7 @@ def test_windows_are_asked_of_the_first_file_that_has_them(given_files: list[lis
 
 
 @given(files, st.integers(1, 4))
-def test_units_are_asked_of_the_first_file_where_too_many_documents_have_them(
+def test_units_stay_in_the_first_documents_and_are_asked_of_the_first_file(
     given_files: list[list[int]], limit: int
 ) -> None:
     received = [
@@ -44,12 +44,12 @@ def test_units_are_asked_of_the_first_file_where_too_many_documents_have_them(
         if values
     ]
     having = {v: [n for n, values in enumerate(given_files) if v in values] for values in given_files for v in values}
-    wanted = [
-        (0, value, given_files[numbers[0]].index(value), sum(n + 1 for n in numbers), numbers[0], target)
-        for value, numbers in having.items()
-        if sum(n + 1 for n in numbers) > limit
-        for target in numbers
-    ]
+    wanted = []
+    for value, numbers in having.items():
+        for target in numbers:
+            allowed = max(0, limit - sum(n + 1 for n in numbers if n < target))
+            if target + 1 > allowed:
+                wanted.append((0, value, given_files[numbers[0]].index(value), allowed, numbers[0], target))
     found = shared_units(received, {"lines": limit}).to_pylist()
     assert sorted(tuple(row.values()) for row in found) == sorted(wanted)
 
