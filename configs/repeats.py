@@ -8,20 +8,21 @@ from configs.base import Spec
 
 
 class RepeatsSpec(Spec):
-    """Text that many documents share is cut out of all but the first that has it.
+    """Text that earlier documents have is cut out of later ones.
 
     Three rules look for it: lines and paragraphs that stand in many documents (headers, notices, menus), and word
     sequences of any two places, however they are cut into lines (licences, quotations, pages within pages). What is
-    judged is the text as it came in: no rule sees what another has cut, so their order does not matter.
+    judged is the text as it came in: no rule sees what another has cut, so their order does not matter. What a document
+    loses depends on earlier documents alone, so later ones, such as another crawl's, change nothing before them.
     """
 
     node: ClassVar[str] = "repeats"
     version: ClassVar[int] = 1
 
     max_line_documents: int | None = Field(default=6, ge=1)
-    """A line that stands in more documents than this is cut out after its first occurrence; null keeps all lines. The
-    threshold is Llama 3's (Dubey et al. 2024, section 3.1.1), for buckets of 30 million documents; with 1 the rule is
-    that of CCNet (Wenzek et al. 2020, section 3.1)."""
+    """A line stays in the first so many documents that have it and is cut out of all later ones; null keeps all lines.
+    The number is Llama 3's (Dubey et al. 2024, section 3.1.1), which counts in buckets of 30 million documents; with 1
+    the rule is that of CCNet (Wenzek et al. 2020, section 3.1)."""
     max_paragraph_documents: int | None = Field(default=6, ge=1)
     """As for lines, of what stands between blank lines: it catches paragraphs of lines that are short."""
     min_characters: int = Field(default=40, ge=1)

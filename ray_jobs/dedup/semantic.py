@@ -70,6 +70,7 @@ def centroids(embeddings: Embeddings, num_clusters: int, seed: int) -> Embedding
             max_points_per_centroid=MAX_TRAINING_ROWS,
         )
         kmeans.train(np.ascontiguousarray(embeddings))
+    assert kmeans.centroids is not None, "they are trained"
     return unit_rows(kmeans.centroids)
 
 
@@ -95,7 +96,8 @@ def pairs_in_cluster(embeddings: Embeddings, min_similarity: float) -> SimilarPa
         index.add(rows)
         for start in range(0, len(rows), BLOCK_ROWS):
             limits, _, others = index.range_search(rows[start : start + BLOCK_ROWS], min_similarity - ROUNDING)
-            later = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
+            counts = np.diff(limits.astype(np.int64)).astype(np.int64)
+            later = start + np.repeat(np.arange(len(counts)), counts)
             found.append(np.stack([others, later])[:, others < later])
     earlier, later = np.concatenate(found, axis=1)
     similarity = np.einsum("ij,ij->i", rows[earlier], rows[later], dtype=np.float64)

@@ -30,7 +30,7 @@ from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.repeats.exchange import exchange_file, read_parts, split_by
 
 # Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 16 million
-# windows, which sort in 0.8 GB.
+# windows, which take 1 GB while they are sorted.
 RANGE_BYTES = 32 << 20
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300
@@ -213,7 +213,7 @@ def cut_file(shard: dict[str, int], context: Context) -> ShardOutput:
     shared = context.gathered("quotes", UNITS_FILE, own, QUOTED_UNITS)
     units = context.read(context.file("hashes", own, "units.parquet"))
     for kind in context.unit_kinds:
-        marks[kind] = mark_units(kind, units, split, shared, own)
+        marks[kind] = mark_units(kind, units, split, shared)
     if spec.min_repeated_words is not None:
         within = context.read(context.file("hashes", own, "within.parquet"))
         quotes = context.gathered("quotes", WINDOWS_FILE, own, QUOTED_RUNS)

@@ -19,8 +19,13 @@ OWN_UNITS = pa.schema(
 """Of one file: each unit's hash, its first word, the word past its last, and the document that holds it."""
 UNITS = pa.schema([("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("documents", pa.int64())])
 """Of one file: a hash, where its first unit begins, and how many of the file's documents have it."""
-SHARED_UNITS = pa.schema([*UNITS, ("input", pa.int64()), ("target", pa.int64())])
-"""`input` has the first unit with the hash, at `word`; so many documents of all files have it, some in `target`."""
+SHARED_UNITS = pa.schema(
+    [
+        *(("kind", pa.uint8()), ("hash", pa.uint64()), ("word", pa.int64()), ("allowed", pa.int64())),
+        *(("input", pa.int64()), ("target", pa.int64())),
+    ]
+)
+"""`input` has the first unit with the hash, at `word`; in `target` it may stay in so many documents, the first ones."""
 WINDOWS = pa.schema([("hash", pa.uint64()), ("word", pa.int64())])
 """Of one file: a window's hash, and where its first begins."""
 SHARED_WINDOWS = pa.schema(
@@ -62,21 +67,24 @@ def distinct_units(own: pa.Table) -> pa.Table:
 
 
 def shared_units(received: Received, limits: Mapping[str, int]) -> pa.Table:
-    """SHARED_UNITS: the hashes that more documents have than their kind's limit allows."""
+    """SHARED_UNITS: each file's share of what its kind's limit allows, where more of its documents have a unit."""
     if not received:
         return SHARED_UNITS.empty_table()
     table, inputs, starts = _group(received)
     counts = np.diff(np.append(starts, len(inputs)))
-    documents = np.add.reduceat(table["documents"].to_numpy(), starts)
+    first = np.repeat(starts, counts)
+    documents = table["documents"].to_numpy()
+    before = np.cumsum(documents) - documents
+    before -= before[first]
     limit_of = np.array([limits.get(kind, 0) for kind in UNIT_KINDS])
-    is_over = documents > limit_of[table["kind"].to_numpy()[starts]]
-    first = np.repeat(starts[is_over], counts[is_over])
-    rows = np.flatnonzero(np.repeat(is_over, counts))
+    allowed = np.maximum(limit_of[table["kind"].to_numpy()] - before, 0)
+    rows = np.flatnonzero(documents > allowed)
+    first = first[rows]
     columns = [
         table["kind"].to_numpy()[rows],
         table["hash"].to_numpy()[rows],
         table["word"].to_numpy()[first],
-        np.repeat(documents[is_over], counts[is_over]),
+        allowed[rows],
         inputs[first],
         inputs[rows],
     ]
@@ -117,13 +125,28 @@ def _group(received: Received, num_least: int = 1) -> tuple[pa.Table, npt.NDArra
     """The rows whose hash at least so many have (1 or 2), ordered by hash, then input; their inputs, and where each
     hash's rows begin."""
     table = pa.concat_tables([table for _, table in received])
-    order = np.argsort(table["hash"].to_numpy(), kind="stable")
+    hashes = table["hash"].to_numpy()
+    rows = _likely_equal(hashes) if num_least == 2 else np.arange(len(hashes))
+    order = rows[np.argsort(hashes[rows], kind="stable")]
     if num_least == 2:
-        hashes = table["hash"].to_numpy()[order]
-        as_before = np.zeros(len(order) + 1, dtype=bool)
-        as_before[1:-1] = hashes[1:] == hashes[:-1]
-        order = order[as_before[:-1] | as_before[1:]]
+        order = order[_among_equal(hashes[order])]
     ends = np.cumsum([table.num_rows for _, table in received])
     inputs = np.array([number for number, _ in received])[np.searchsorted(ends, order, side="right")]
     table = table.take(pa.array(order))
     return table, inputs, _starts(table["hash"].to_numpy())
+
+
+def _likely_equal(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Ascending rows of all hashes that occur twice, and of few others: by a sort of integers that hold a hash's upper
+    bits and its row, in a third of the time that sorting rows by their hashes takes."""
+    mask = np.uint64((1 << max(1, (len(hashes) - 1).bit_length())) - 1)
+    packed = (hashes & ~mask) | np.arange(len(hashes), dtype=np.uint64)
+    packed.sort()
+    return np.sort((packed & mask)[_among_equal(packed & ~mask)]).astype(np.int64)
+
+
+def _among_equal(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which of these ordered values occur more than once."""
+    as_before = np.zeros(len(ordered) + 1, dtype=bool)
+    as_before[1:-1] = ordered[1:] == ordered[:-1]
+    return as_before[:-1] | as_before[1:]

@@ -27,8 +27,8 @@ class Marks:
     """Document -> the id of the document where that first piece stood first."""
 
 
-def mark_units(kind: str, own: pa.Table, words: Words, shared: pa.Table, own_input: int) -> Marks:
-    """The lines, or paragraphs, among OWN_UNITS whose hash is among QUOTED_UNITS, but the first of all with it."""
+def mark_units(kind: str, own: pa.Table, words: Words, shared: pa.Table) -> Marks:
+    """Lines, or paragraphs, among OWN_UNITS whose hash is among QUOTED_UNITS, past the documents where they stay."""
     marks = _no_marks(words)
     is_kind = pc.field("kind") == UNIT_KINDS.index(kind)
     table, units = shared.filter(is_kind).sort_by("hash"), own.filter(is_kind)
@@ -36,17 +36,25 @@ def mark_units(kind: str, own: pa.Table, words: Words, shared: pa.Table, own_inp
     if not len(hashes):
         return marks
     rows = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-    first_words, end_words = units["word"].to_numpy(), units["end"].to_numpy()
-    is_first = (table["input"].to_numpy()[rows] == own_input) & (table["word"].to_numpy()[rows] == first_words)
-    taken = np.flatnonzero((hashes[rows] == wanted) & ~is_first)
+    having = np.flatnonzero(hashes[rows] == wanted)
+    having = having[np.argsort(rows[having], kind="stable")]  # by hash, then document
+    row, documents = rows[having], units["document"].to_numpy()[having]
+    is_new = np.ones(len(having), dtype=bool)
+    is_new[1:] = (row[1:] != row[:-1]) | (documents[1:] != documents[:-1])
+    number = np.cumsum(is_new)  # of the document, among those of all hashes
+    starts = np.searchsorted(row, row)
+    is_over = number - number[starts] >= table["allowed"].to_numpy()[row]
+    taken = np.sort(having[is_over])
+
+    first_words, end_words = units["word"].to_numpy()[taken], units["end"].to_numpy()[taken]
     edges = np.zeros(len(words) + 1, dtype=np.int64)
-    np.add.at(edges, first_words[taken], 1)
-    np.add.at(edges, end_words[taken], -1)
+    np.add.at(edges, first_words, 1)
+    np.add.at(edges, end_words, -1)
     marks.words = np.cumsum(edges)[:-1] > 0
     documents = units["document"].to_numpy()[taken]
     marks.pieces = np.bincount(documents, minlength=len(marks.pieces))
     found, firsts = np.unique(documents, return_index=True)
-    marks.first_words[found] = first_words[taken[firsts]]
+    marks.first_words[found] = first_words[firsts]
     sources = table["source_id"].take(pa.array(rows[taken[firsts]])).to_pylist()
     marks.sources = dict(zip(found.tolist(), sources, strict=True))
     return marks

@@ -114,14 +114,13 @@ def units_of(text: str, kind: str, min_characters: int) -> list[tuple[str, int, 
 
 def cut_by_units(texts: Sequence[str], kind: str, max_documents: int, min_characters: int) -> list[list[bool]]:
     having: dict[str, set[int]] = {}
+    removed = []
     for number, text in enumerate(texts):
-        for key, _, _ in units_of(text, kind, min_characters):
-            having.setdefault(key, set()).add(number)
-    removed = [[False] * len(words_of(text)) for text in texts]
-    seen = set()
-    for number, text in enumerate(texts):
+        flags = [False] * len(words_of(text))
         for key, first, end in units_of(text, kind, min_characters):
-            if len(having[key]) > max_documents and key in seen:
-                removed[number][first:end] = [True] * (end - first)
-            seen.add(key)
+            earlier = having.setdefault(key, set())
+            if len(earlier - {number}) >= max_documents:
+                flags[first:end] = [True] * (end - first)
+            earlier.add(number)
+        removed.append(flags)
     return removed

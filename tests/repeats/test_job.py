@@ -42,19 +42,19 @@ def computed_of(
     return computed(spec, {"documents": published(store, tables, name)}, store)
 
 
-def test_a_line_of_many_documents_stays_in_the_first_only(store: Store) -> None:
-    texts = [f"{unique(i)}\n{NOTICE.replace('2024', str(2000 + i))}\n{unique(i + 10)}" for i in range(4)]
+def test_a_line_of_many_documents_stays_in_the_first_ones_only(store: Store) -> None:
+    texts = [f"{unique(i)}\n{NOTICE.replace('2024', str(2000 + i))}\n{unique(i + 10)}" for i in range(5)]
     done = computed_of(store, [texts[:1], texts[1:]])
     assert [row["text"] for row in rows(done, "documents.parquet")] == [
-        texts[0],
-        *(f"{unique(i)}\n{unique(i + 10)}" for i in range(1, 4)),
+        *texts[:2],
+        *(f"{unique(i)}\n{unique(i + 10)}" for i in range(2, 5)),
     ]
     audit = rows(done, "audit.parquet")
     assert [(row["words"], row["words_removed"], row["lines_removed"], row["paragraphs_removed"]) for row in audit] == [
-        (47, 0, 0, 0),
+        *([(47, 0, 0, 0)] * 2),
         *([(47, 7, 1, 0)] * 3),
     ]
-    assert [row["first_source"] for row in audit] == [None, *["TEST/00000/000000000000"] * 3]
+    assert [row["first_source"] for row in audit] == [None, None, *["TEST/00000/000000000000"] * 3]
     assert done.manifest.counters["words_removed.lines"] == 21
 
 
@@ -63,11 +63,17 @@ def test_a_line_of_few_documents_and_a_short_one_stay(store: Store) -> None:
     assert [row["text"] for row in rows(computed_of(store, [texts]), "documents.parquet")] == texts
 
 
+def test_a_line_stays_as_often_as_a_document_has_it(store: Store) -> None:
+    texts = [f"{NOTICE}\n{unique(i)}\n{NOTICE}" for i in range(3)]
+    done = computed_of(store, [texts])
+    assert [row["text"] for row in rows(done, "documents.parquet")] == [*texts[:2], unique(2)]
+
+
 def test_a_paragraph_of_short_lines_is_cut_as_a_whole(store: Store) -> None:
-    texts = [f"{unique(i)}\n\nHome\nAbout\nContact\n\n{unique(i + 10)}" for i in range(3)]
+    texts = [f"{unique(i)}\n\nHome\nAbout\nContact\n\n{unique(i + 10)}" for i in range(4)]
     done = computed_of(store, [[text] for text in texts])
-    assert [row["text"] for row in rows(done, "documents.parquet")][1] == f"{unique(1)}\n\n{unique(11)}"
-    assert [row["paragraphs_removed"] for row in rows(done, "audit.parquet")] == [0, 1, 1]
+    assert [row["text"] for row in rows(done, "documents.parquet")][2] == f"{unique(2)}\n\n{unique(12)}"
+    assert [row["paragraphs_removed"] for row in rows(done, "audit.parquet")] == [0, 0, 1, 1]
     assert done.manifest.counters["paragraphs_removed"] == 2
 
 
@@ -190,6 +196,15 @@ def test_the_spread_of_documents_over_files_and_ranges_changes_nothing(
     spec = RepeatsSpec(max_line_documents=None, max_paragraph_documents=None)
     alone = rows(computed_of(store, [texts], spec, "one"), "audit.parquet")
     assert [row["words_removed"] for row in alone] == [sum(flags) for flags in cut_by_windows(plain, 50)]
+
+
+def test_documents_that_are_appended_change_nothing_before_them(store: Store, data_dir: Path) -> None:
+    texts = debian_texts(data_dir, 200)
+    spec = RepeatsSpec(max_line_documents=2, max_paragraph_documents=2)
+    one_crawl = rows(computed_of(store, [texts[:70]], spec, "one"), "audit.parquet")
+    three = rows(computed_of(store, [texts[:70], texts[70:150], texts[150:]], spec, "three"), "audit.parquet")
+    assert three[:70] == one_crawl
+    assert sum(row["words_removed"] for row in one_crawl) > 0
 
 
 def test_two_runs_leave_the_same_bytes(tmp_path: Path) -> None:
