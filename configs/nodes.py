@@ -12,6 +12,7 @@ from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.pretrain import PretrainSpec
+from configs.quality import QualitySpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
@@ -60,7 +61,13 @@ KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
-    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "dedup"}),
+    NodeKind(
+        QualitySpec,
+        "ray_jobs.quality.job:run",
+        {"documents": "dedup"},
+        optional={"language_model": "ngram-lm"},
+    ),
+    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "quality"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),

@@ -60,6 +60,7 @@ def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any
     assert [(step["node"], step["decision"]) for step in document["steps"]] == [
         ("filter", "kept"),
         ("dedup", "kept"),
+        ("quality", "kept"),
         ("scrub", "kept"),
     ]
     shown = headrace.command("why", document["url"], "--recipe", "tiny").stdout
@@ -76,7 +77,13 @@ def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any]
         task["name"].split()[0]: task["state"]["name"]
         for task in prefect(headrace, "/task_runs/filter", {"flow_runs": {"id": {"any_": [changed["flow_run"]]}}})
     }
-    assert names == {"snapshot": "Cached", "filter": "Cached", "dedup": "Cached", "scrub": "Completed"}
+    assert names == {
+        "snapshot": "Cached",
+        "filter": "Cached",
+        "dedup": "Cached",
+        "quality": "Cached",
+        "scrub": "Completed",
+    }
     keys = {
         a["key"] for a in prefect(headrace, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["flow_run"]]}}})
     }

@@ -39,7 +39,7 @@ def planned(tmp_path: Path, archive: Path) -> Plan:
 @pytest.fixture
 def plan(tmp_path: Path, archive: Path) -> Plan:
     """Of a recipe whose data nodes up to scrub have run."""
-    for name in ("snapshot", "filter", "dedup", "scrub"):
+    for name in ("snapshot", "filter", "dedup", "quality", "scrub"):
         before = planned(tmp_path, archive)
         node = before.nodes[name]
         upstream = {slot: before.nodes[up] for slot, up in node.recipe_node.inputs.items()}
@@ -74,9 +74,10 @@ def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan,
     assert [(step.node, step.decision) for step in document.steps] == [
         ("filter", "kept"),
         ("dedup", "kept"),
+        ("quality", "kept"),
         ("scrub", "kept"),
     ]
-    assert document.steps[2].facts["email"] == 1
+    assert document.steps[3].facts["email"] == 1
     assert document.archive.endswith(archive.name)
     assert trace(plan, document.id) == [document]
 

@@ -1,0 +1,26 @@
+"""quality: each document's perplexity under a language model of a reference, and the bucket that it puts it in."""
+
+from ray_jobs.checkpoint.manifest import Manifest
+from tasks import funnel
+from tasks.node import NodeTask, count, figure, share
+
+BUCKETS = ("head", "middle", "tail")
+
+
+def headline(manifest: Manifest) -> str:
+    scored = manifest.counters.get("documents_scored", 0)
+    return f"{funnel.headline(manifest)}, {count(scored)} scored"
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    counters = manifest.counters
+    scored = counters.get("documents_scored", 0)
+    rows = [*funnel.facts(manifest), ("scored", f"{count(scored)} ({share(scored, counters['documents_in'])})")]
+    rows += [
+        (f"in {bucket}", count(counters[f"bucket.{bucket}"])) for bucket in BUCKETS if f"bucket.{bucket}" in counters
+    ]
+    limits = {name: value for name, value in manifest.metrics.items() if name.endswith(("_head", "_middle"))}
+    return [*rows, *((f"perplexity, end of {name.replace('_', ' ')}", figure(value)) for name, value in limits.items())]
+
+
+NODE = NodeTask("quality", "Scores documents by perplexity and sorts them into head, middle and tail.", headline, facts)
