@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from configs.base import Resources, Spec
+from configs.classifier import ClassifierSpec
 from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
@@ -62,10 +63,15 @@ KINDS = (
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
     NodeKind(
+        ClassifierSpec,
+        "ray_jobs.quality.classifier_job:run",
+        optional={"reference": "reference", "crawl": "dedup", "labels": "labels"},
+    ),
+    NodeKind(
         QualitySpec,
         "ray_jobs.quality.job:run",
         {"documents": "dedup"},
-        optional={"language_model": "ngram-lm"},
+        optional={"language_model": "ngram-lm", "classifier": "classifier", "toxicity": "toxicity"},
     ),
     NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "quality"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),

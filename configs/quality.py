@@ -1,12 +1,15 @@
-"""How like a reference a document is: n-gram language models, and scores by them."""
+"""How like a reference a document is, and how abusive: n-gram language models, and scores by them and by others."""
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from configs.base import Spec
+from configs.toxicity import ToxicWords
 
 Tokens = Literal["ccnet", "ccnet-words"]
+Threshold = Annotated[float, Field(ge=0, le=1)] | Literal["chosen"]
+"""A probability, or what the classifier's node chose on its held-out documents."""
 Bucket = Literal["head", "middle", "tail"]
 MAX_ORDER = 6
 
@@ -66,9 +69,10 @@ class Limits(Spec):
 
 
 class QualitySpec(Spec):
-    """Documents scored by their perplexity under a language model, put into buckets, and kept or dropped by these.
+    """Documents scored by perplexity under a language model, by classifiers and by word lists, and kept or dropped.
 
-    Documents in a language without a model have no perplexity and no bucket, and are kept.
+    Documents in a language without a model have no perplexity and no bucket, and these drop none of them. By default
+    everything is measured and nothing is dropped: scores stand in the audit for whoever reads on.
     """
 
     node: ClassVar[str] = "quality"
@@ -85,8 +89,23 @@ class QualitySpec(Spec):
     scorer: Literal["headrace", "kenlm"] = "headrace"
     """What reads the model: the compiled reader, or KenLM, which must be installed. They agree to 1e-4 in log10 a line,
     not to the last bit, so that the choice is part of what is computed."""
+    quality_threshold: Threshold | None = None
+    """Documents are dropped to which the slot `classifier` gives a lower probability of being like the reference."""
+    quality_top_share: float | None = Field(default=None, gt=0, le=1)
+    """Instead: the share of this corpus's documents, those of the highest probability, that is kept. DCLM keeps 0.1 (Li
+    et al. 2024, arXiv:2406.11794, section 4.4)."""
+    toxicity_threshold: Threshold | None = None
+    """Documents are dropped to which the slot `toxicity` gives at least this probability of being abusive."""
+    toxic_words: ToxicWords | None = ToxicWords()
+    """Null looks for no words."""
     max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
     """Share of shards that may fail for good (and are left out, counted) before the node fails."""
+
+    @model_validator(mode="after")
+    def _one_quality(self) -> Self:
+        if self.quality_threshold is not None and self.quality_top_share is not None:
+            raise ValueError("quality_threshold and quality_top_share are two ways to say the same: set one of them")
+        return self
 
     @model_validator(mode="after")
     def _percentiles_rise(self) -> Self:

@@ -1,7 +1,9 @@
-"""The quality node: each document's perplexity under a language model, its bucket, and what that decides.
+"""The quality node: each document's perplexity and bucket, its classifiers' probabilities, what it holds of word lists,
+and what these decide.
 
-    scores      a shard for every input file: perplexities, and their histogram
-    thresholds  one shard: where head and middle end in each language, from the histograms or as the spec says
+    scores      a shard for every input file: the scores, and histograms of them
+    thresholds  one shard: where head and middle end in each language and what the probabilities are compared with, from
+                the histograms, the classifiers' nodes or as the spec says
     documents   a shard for every input file: the documents that are kept, and an audit of all
 
 Scores stand apart from decisions: other percentiles or buckets read them again. A shard holds one input file and one
@@ -24,10 +26,20 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.quality import odds
+from ray_jobs.quality.classifier_job import chosen_threshold, classifier_of, positive_of
 from ray_jobs.quality.histograms import add, histogram, percentile
-from ray_jobs.quality.rules import Scores, bucket_of, decide
+from ray_jobs.quality.lists import Lists, measure, terms_of
+from ray_jobs.quality.rules import Scores, Thresholds, bucket_of, decide
 
-SCORES = pa.schema([("id", pa.string()), ("language", pa.string()), ("perplexity", pa.float32())])
+MEASURED = (
+    ("quality", pa.float32()),
+    ("toxicity", pa.float32()),
+    ("toxic_share", pa.float32()),
+    ("toxic_terms", pa.int32()),
+)
+"""Null where there is no classifier, or no words are looked for."""
+SCORES = pa.schema([("id", pa.string()), ("language", pa.string()), ("perplexity", pa.float32()), *MEASURED])
 AUDIT = pa.schema(
     [
         ("id", pa.string()),
@@ -38,6 +50,7 @@ AUDIT = pa.schema(
         ("source", pa.string()),
         ("perplexity", pa.float32()),
         ("bucket", pa.string()),
+        *MEASURED,
     ]
 )
 
@@ -50,8 +63,12 @@ class Context:
     store: Store
     documents: tuple[OutputFile, ...]
     language_model: Checkpoint | None
+    classifier: Checkpoint | None = None
+    toxicity: Checkpoint | None = None
+    words: Lists | None = None
     scores: tuple[OutputFile, ...] = ()
     thresholds: OutputFile | None = None
+    probabilities: OutputFile | None = None
 
     def read(self, file: OutputFile, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(pa.BufferReader(read_checked(self.store, file)), columns=columns)
@@ -65,7 +82,15 @@ def run(spec: QualitySpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
             f"{source.node} kept no documents: its audit names the rule that dropped each; "
             "loosen that rule, or take more of the crawl"
         )
-    context = Context(spec, source.store, files, inputs.get("language_model"))
+    context = Context(
+        spec,
+        source.store,
+        files,
+        inputs.get("language_model"),
+        inputs.get("classifier"),
+        inputs.get("toxicity"),
+        terms_of(spec.toxic_words) if spec.toxic_words else None,
+    )
 
     scored = output.fan_out("scores", [{"input": i} for i in range(len(files))], score, context)
     # What could not be scored cannot be judged: a quarantined file is left out of what follows.
@@ -76,7 +101,11 @@ def run(spec: QualitySpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
     )
 
     bounded = output.standing("thresholds") or output.write("thresholds", bound(context, scored))
-    context = replace(context, thresholds=named(bounded, "thresholds.json"))
+    context = replace(
+        context,
+        thresholds=named(bounded, "thresholds.json"),
+        probabilities=named(bounded, "probabilities.json"),
+    )
 
     judged = output.fan_out("documents", [{"input": i} for i in range(len(context.documents))], judge, context)
     total = Counter[str]()
@@ -94,6 +123,7 @@ def run(spec: QualitySpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
                 for language, bounds in sorted(limits.items())
                 for bucket in ("head", "middle")
             },
+            **{f"{name}_threshold": value for name, value in bounded.info["probabilities"].items()},
         },
     )
 
@@ -107,12 +137,43 @@ def score(shard: dict[str, int], context: Context) -> ShardOutput:
     table = context.read(context.documents[shard["input"]], ["id", "language", "text"])
     perplexity = perplexities(table, context)
     languages = table["language"].cast(pa.string())
-    scores = pa.table([table["id"].cast(pa.string()), languages, perplexity], schema=SCORES)
+    measured = {**classified(table, context), **listed(table, context)}
+    scores = pa.table(
+        [table["id"].cast(pa.string()), languages, perplexity, *(measured[name] for name, _ in MEASURED)], schema=SCORES
+    )
     counted = histogram(languages, scores["perplexity"])
+    quality = odds.histogram(scores["quality"].drop_null().to_numpy())
     return ShardOutput(
-        {"scores.parquet": parquet_file(scores), "histogram.parquet": parquet_file(counted)},
+        {
+            "scores.parquet": parquet_file(scores),
+            "histogram.parquet": parquet_file(counted),
+            "quality_histogram.parquet": parquet_file(quality),
+        },
         {"documents": table.num_rows, "documents_scored": table.num_rows - perplexity.null_count},
     )
+
+
+def classified(table: pa.Table, context: Context) -> dict[str, pa.Array]:
+    """Each classifier's probability of its positive label: float32, one a row."""
+    columns = {}
+    for name, node in (("quality", context.classifier), ("toxicity", context.toxicity)):
+        if node is None:
+            columns[name] = pa.nulls(table.num_rows, pa.float32())
+        else:
+            columns[name] = pa.array(classifier_of(node).probabilities(table["text"], positive_of(node)))
+    return columns
+
+
+def listed(table: pa.Table, context: Context) -> dict[str, pa.Array]:
+    """What each document holds of the word lists."""
+    if context.words is None:
+        return {name: pa.nulls(table.num_rows, type) for name, type in MEASURED if name.startswith("toxic_")}
+    assert context.spec.toxic_words is not None
+    found = measure(table["text"], table["language"], context.words, context.spec.toxic_words.everywhere)
+    return {
+        "toxic_share": pa.array([one.share for one in found], pa.float32()),
+        "toxic_terms": pa.array([one.num_terms for one in found], pa.int32()),
+    }
 
 
 def perplexities(table: pa.Table, context: Context) -> pa.Array:
@@ -121,8 +182,17 @@ def perplexities(table: pa.Table, context: Context) -> pa.Array:
 
 
 def bound(context: Context, scored: list[Receipt]) -> ShardOutput:
-    """Where the buckets end in each language."""
+    """Where the buckets end in each language, and what probabilities are compared with."""
     spec = context.spec
+    compared = {
+        "quality": threshold_of("quality_threshold", spec.quality_threshold, context.classifier),
+        "toxicity": threshold_of("toxicity_threshold", spec.toxicity_threshold, context.toxicity),
+    }
+    if spec.quality_top_share is not None:
+        histograms = [context.read(named(receipt, "quality_histogram.parquet")) for receipt in scored]
+        compared["quality"] = odds.top_threshold(histograms, spec.quality_top_share)
+        if compared["quality"] is None:
+            raise UserError("quality.quality_top_share is set, and no classifier scores: add the node `classifier`")
     counted = add(context.read(named(receipt, "histogram.parquet")) for receipt in scored)
     limits = dict(spec.limits)
     for language in sorted(set(counted["language"].to_pylist()) - set(limits)):
@@ -134,11 +204,29 @@ def bound(context: Context, scored: list[Receipt]) -> ShardOutput:
     return ShardOutput(
         {
             "thresholds.json": File((json.dumps(written, indent=1) + "\n").encode()),
+            "probabilities.json": File((json.dumps(compared, indent=1) + "\n").encode()),
             "histogram.parquet": parquet_file(counted),
         },
         {"languages": len(written)},
-        {"limits": written},
+        {"limits": written, "probabilities": {name: value for name, value in compared.items() if value is not None}},
     )
+
+
+def threshold_of(field: str, wanted: float | str | None, node: Checkpoint | None) -> float | None:
+    """The threshold that the spec names or leaves to the classifier's node; None where it names none."""
+    if wanted is None:
+        return None
+    if node is None:
+        raise UserError(f"quality.{field} is {wanted!r}, and no classifier fills its slot: add its node, or set null")
+    if wanted != "chosen":
+        return float(wanted)
+    chosen = chosen_threshold(node)
+    if chosen is None:
+        raise UserError(
+            f"quality.{field} is 'chosen', and {node.node} {node.key[:16]} was given as weights without documents to "
+            "choose a threshold by: fill its slots, or write a number"
+        )
+    return chosen
 
 
 def read_limits(data: bytes) -> dict[str, Limits]:
@@ -148,14 +236,14 @@ def read_limits(data: bytes) -> dict[str, Limits]:
 def judge(shard: dict[str, int], context: Context) -> ShardOutput:
     """One input file's documents without those that are dropped, and the audit of all of them."""
     assert context.thresholds is not None
+    assert context.probabilities is not None
     limits = read_limits(read_checked(context.store, context.thresholds))
+    thresholds = Thresholds(limits, **json.loads(read_checked(context.store, context.probabilities)))
     table = context.read(context.documents[shard["input"]])
     scores = context.read(context.scores[shard["input"]])
-    rows = [
-        Scores(language, perplexity)
-        for language, perplexity in zip(scores["language"].to_pylist(), scores["perplexity"].to_pylist(), strict=True)
-    ]
-    verdicts = [decide(row, limits, context.spec) for row in rows]
+    columns = ("language", "perplexity", *(name for name, _ in MEASURED))
+    rows = [Scores(*row) for row in zip(*(scores[name].to_pylist() for name in columns), strict=True)]
+    verdicts = [decide(row, thresholds, context.spec) for row in rows]
     buckets = [bucket_of(row, limits) for row in rows]
     is_kept = np.array([verdict is None for verdict in verdicts], dtype=bool)
     kept = table.filter(pa.array(is_kept))
@@ -169,6 +257,7 @@ def judge(shard: dict[str, int], context: Context) -> ShardOutput:
             ),
             scores["perplexity"],
             pa.array(buckets, pa.string()),
+            *(scores[name] for name, _ in MEASURED),
         ],
         schema=AUDIT,
     )
@@ -179,6 +268,8 @@ def judge(shard: dict[str, int], context: Context) -> ShardOutput:
             "documents_in": table.num_rows,
             "documents_kept": kept.num_rows,
             "documents_scored": table.num_rows - scores["perplexity"].null_count,
+            "documents_classified": table.num_rows - scores["quality"].null_count,
+            "documents_with_toxic_words": sum(1 for row in rows if row.toxic_terms),
             "text_bytes_in": text_bytes(table),
             "text_bytes_kept": text_bytes(kept),
             **dropped,

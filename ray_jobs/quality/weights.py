@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from ray_jobs.quality.features import LABEL_PREFIX, Features, Vocabulary
 from ray_jobs.quality.linear import ONE_VS_ALL, SOFTMAX, LinearModel, Matrix, fold
 
 FORMAT = "headrace-classifier-1"
-MAX_HEADER_BYTES = 1 << 20
 
 # Of fastText's files: the first number, and the numbers of enumerations in its args.h.
 _MAGIC, _VERSIONS = 793712314, (11, 12)
@@ -29,12 +28,13 @@ _WORD, _LABEL = 0, 1
 _ARGS = struct.Struct("<12id")
 _SIZES = struct.Struct("<3i2q")
 _ENTRY = struct.Struct("<qb")
-# Rows of a .bin's embeddings that are in memory at once.
+# Of a .bin, in memory at once: of its dictionary so many bytes, of its embeddings so many rows.
+_DICTIONARY_BYTES = 1 << 22
 _ROWS = 1 << 16
 
 
-def read_model(data: bytes, name: str, lowercase: bool = False) -> LinearModel:
-    """The classifier that a file holds, told by its content.
+def read_model(file: BinaryIO, name: str, lowercase: bool = False) -> LinearModel:
+    """The classifier that a seekable file holds, told by its content.
 
     Args:
         name: the file's URL, for messages.
@@ -43,15 +43,17 @@ def read_model(data: bytes, name: str, lowercase: bool = False) -> LinearModel:
     Raises:
         ValueError: it is no such file, or one of a kind that is not read; the message says what to do.
     """
-    if data[:4] == struct.pack("<i", _MAGIC):
-        return _read_fasttext(io.BytesIO(data), name, lowercase)
-    if data[:1] == b"\x80" or data[:2] == b"PK":
+    begin = file.read(9)
+    file.seek(0)
+    if begin[:4] == struct.pack("<i", _MAGIC):
+        return _read_fasttext(file, name, lowercase)
+    if begin[:1] == b"\x80" or begin[:2] in {b"PK", b"\x1f\x8b", b"x\x9c"}:
         raise ValueError(
-            f"{name} is a pickle, or an archive of such (joblib, .pt, .pth, .npz): loading it would run code that it "
-            "holds. Give safetensors or a fastText .bin"
+            f"{name} is a pickle, or an archive that may hold one (joblib, .pt, .pth, .npz): loading it would run code "
+            "that it holds. Give safetensors or a fastText .bin"
         )
-    if len(data) > 8 and data[8:9] == b"{":
-        return _read_safetensors(data, name)
+    if begin[8:9] == b"{":
+        return _read_safetensors(file.read(), name)
     raise ValueError(f"{name} is neither safetensors nor a fastText .bin: convert it to one of them")
 
 
@@ -65,7 +67,7 @@ def safetensors_of(model: LinearModel) -> bytes:
         "loss": model.loss,
         **dataclasses.asdict(model.features),
     }
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         "logits": np.ascontiguousarray(model.logits),
         "words": np.ascontiguousarray(model.vocabulary.data),
         "word_offsets": model.vocabulary.offsets,
@@ -82,7 +84,7 @@ def _read_safetensors(data: bytes, name: str) -> LinearModel:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         config = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["config"])
-        assert_format = config.pop("format")
+        written_as = config.pop("format")
         labels, loss = tuple(config.pop("labels")), config.pop("loss")
         features = Features(**config)
         logits, words, offsets = (tensors[key] for key in ("logits", "words", "word_offsets"))
@@ -92,7 +94,7 @@ def _read_safetensors(data: bytes, name: str) -> LinearModel:
             "classifier.safetensors of a node `classifier`, or a fastText .bin"
         ) from error
     sound = (
-        assert_format == FORMAT
+        written_as == FORMAT
         and loss in {SOFTMAX, ONE_VS_ALL}
         and (logits.dtype, words.dtype, offsets.dtype) == (np.float32, np.uint8, np.int64)
         and offsets.ndim == words.ndim == 1
@@ -122,7 +124,7 @@ def _read_fasttext(file: BinaryIO, name: str, lowercase: bool) -> LinearModel:
         raise ValueError(f"{name} holds word vectors and no classifier: give one that `fasttext supervised` trained")
     if loss not in _LOSSES:
         raise ValueError(f"{name} was trained by hierarchical softmax (-loss hs): give one trained by softmax or ova")
-    entries = [_entry(file, name) for _ in range(size)]
+    entries = _dictionary(file, name, size)
     words = [word for word, entry in entries if entry == _WORD]
     labels = [word.removeprefix(LABEL_PREFIX).decode(errors="replace") for word, entry in entries if entry == _LABEL]
     if (len(words), len(labels)) != (num_words, num_labels) or num_labels < 1:
@@ -135,12 +137,8 @@ def _read_fasttext(file: BinaryIO, name: str, lowercase: bool) -> LinearModel:
         max_characters=0 if version == 11 else maxn,
         lowercase=lowercase,
     )
-    if pruned > 0 or file.read(1) != b"\0":
-        raise ValueError(f"{name} is quantized (.ftz): give the .bin that it was made of")
-    num_rows, start = _shape(file, name, dimension)
+    num_rows, start = _shape(file, name, dimension, pruned > 0)
     file.seek(4 * num_rows * dimension, io.SEEK_CUR)
-    if file.read(1) != b"\0":
-        raise ValueError(f"{name} is quantized: give the .bin that it was made of")
     num_outputs, _ = _shape(file, name, dimension)
     outputs = _matrix(file, name, num_outputs, dimension)
     if num_outputs != num_labels or num_rows < num_words + (buckets if features.hashed else 0):
@@ -155,19 +153,33 @@ def _read_fasttext(file: BinaryIO, name: str, lowercase: bool) -> LinearModel:
     return LinearModel(tuple(labels), Vocabulary.of_words(words), features, logits, _LOSSES[loss])
 
 
-def _entry(file: BinaryIO, name: str) -> tuple[bytes, int]:
-    word = bytearray()
-    while (byte := file.read(1)) != b"\0":
-        if not byte:
-            raise ValueError(f"{name} ends within its dictionary: take it anew from its source")
-        word += byte
-    _, kind = _ENTRY.unpack(file.read(_ENTRY.size))
-    return bytes(word), kind
+def _dictionary(file: BinaryIO, name: str, size: int) -> list[tuple[bytes, int]]:
+    """(word, its kind) of all entries; the file then stands behind them."""
+    start = file.tell()
+    entries: list[tuple[bytes, int]] = []
+    buffer, at = b"", 0
+    for _ in range(size):
+        while (end := buffer.find(b"\0", at)) < 0 or end + _ENTRY.size >= len(buffer):
+            piece = file.read(_DICTIONARY_BYTES)
+            if not piece:
+                raise ValueError(f"{name} ends within its dictionary: take it anew from its source")
+            start += at
+            buffer, at = buffer[at:] + piece, 0
+        _, kind = _ENTRY.unpack_from(buffer, end + 1)
+        entries.append((buffer[at:end], kind))
+        at = end + 1 + _ENTRY.size
+    file.seek(start + at)
+    return entries
 
 
-def _shape(file: BinaryIO, name: str, dimension: int) -> tuple[int, int]:
+def _shape(file: BinaryIO, name: str, dimension: int, is_pruned: bool = False) -> tuple[int, int]:
     """A matrix's rows, and where its numbers begin."""
-    rows, columns = struct.unpack("<2q", file.read(16))
+    head = file.read(17)
+    if len(head) < 17:
+        raise ValueError(f"{name} ends before a matrix: take it anew from its source")
+    if is_pruned or head[0]:
+        raise ValueError(f"{name} is quantized (.ftz): give the .bin that it was made of")
+    rows, columns = struct.unpack("<2q", head[1:])
     if columns != dimension or rows < 0:
         raise ValueError(f"{name} is damaged: a matrix is {rows} x {columns}. Take it anew from its source")
     return rows, file.tell()
