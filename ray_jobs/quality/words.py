@@ -69,7 +69,10 @@ def classes() -> Bytes:
 
 def folded(text: str) -> bytes:
     """The form in which texts and terms are compared, as UTF-8."""
-    same = text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
+    if text.isascii():
+        return text.lower().encode()
+    # Of I and i with and without a dot, which Turkish tells apart and Unicode's folding leaves apart, one is made.
+    same = unicodedata.normalize("NFC", text.casefold().replace("ı", "i").replace("i\u0307", "i"))
     return same.encode("utf-8", errors="replace")
 
 
