@@ -116,11 +116,7 @@ def test_weights_of_another_checksum_or_kind_are_refused(store: Store, tmp_path:
     with pytest.raises(ValueError, match=f"has the sha256 {hashlib.sha256(b'other').hexdigest()}"):
         computed(ClassifierSpec(weights=changed), {}, store)
     with pytest.raises(ValueError, match="is not a file: check the path"):
-        computed(
-            ClassifierSpec(weights=pinned.model_copy(update={"url": str(tmp_path / "gone"), "sha256": "0" * 64})),
-            {},
-            store,
-        )
+        computed(ClassifierSpec(weights=PinnedUrl(url=str(tmp_path / "gone"), sha256="0" * 64)), {}, store)
     with pytest.raises(ValueError, match="use one of http, https, s3, file"):
         PinnedUrl(url="ftp://host/file", sha256="0" * 64)
 
