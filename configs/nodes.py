@@ -12,7 +12,7 @@ from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.pretrain import PretrainSpec
-from configs.quality import QualitySpec
+from configs.quality import NgramLmSpec, QualitySpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
@@ -61,6 +61,7 @@ KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
+    NodeKind(NgramLmSpec, "ray_jobs.quality.ngram_lm_job:run", {"documents": "reference"}),
     NodeKind(
         QualitySpec,
         "ray_jobs.quality.job:run",

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_jobs.quality.hashing import hash_of, step, stirred
-from ray_jobs.quality.words import NEWLINE, SPACE, Bytes
+from ray_jobs.quality.sentences import NEWLINE, SPACE, Bytes
 
 UNKNOWN, BEGIN, END = 0, 1, 2
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -36,7 +36,7 @@ class Run:
 
 
 def count_run(normalised: Bytes, order: int) -> Run:
-    """The run of sentences as `words.normalise` gives them."""
+    """The run of sentences as `sentences.normalise` gives them."""
     num_tokens, num_sentences = _num_tokens(normalised)
     hashes = np.empty(num_tokens, dtype=np.uint64)
     ends = np.empty(num_tokens, dtype=np.int64)
@@ -116,19 +116,21 @@ def _num_tokens(normalised: Bytes) -> tuple[int, int]:  # pragma: no cover
     """(words, sentences)"""
     num_words, num_sentences = 0, 0
     for byte in normalised:
-        num_words += byte == SPACE or byte == NEWLINE
+        num_words += byte in (SPACE, NEWLINE)
         num_sentences += byte == NEWLINE
     return num_words, num_sentences
 
 
 @numba.njit(cache=True)
-def _hash_words(normalised: Bytes, hashes: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64]) -> None:  # pragma: no cover
+def _hash_words(
+    normalised: Bytes, hashes: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64]
+) -> None:  # pragma: no cover
     """Each word's hash, and where it ends."""
     word = 0
     value = hash_of()
     for i in range(len(normalised)):
         byte = normalised[i]
-        if byte == SPACE or byte == NEWLINE:
+        if byte in (SPACE, NEWLINE):
             hashes[word] = stirred(value)
             ends[word] = i
             word += 1

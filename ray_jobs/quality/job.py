@@ -26,6 +26,7 @@ from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.quality.histograms import add, histogram, percentile
 from ray_jobs.quality.rules import Scores, bucket_of, decide
+from ray_jobs.quality.scoring import perplexities
 
 SCORES = pa.schema([("id", pa.string()), ("language", pa.string()), ("perplexity", pa.float32())])
 AUDIT = pa.schema(
@@ -105,7 +106,7 @@ def named(receipt: Receipt, name: str) -> OutputFile:
 def score(shard: dict[str, int], context: Context) -> ShardOutput:
     """Perplexities of one input file's documents, and how they are distributed."""
     table = context.read(context.documents[shard["input"]], ["id", "language", "text"])
-    perplexity = perplexities(table, context)
+    perplexity = perplexities(table, context.language_model, context.spec.scorer)
     languages = table["language"].cast(pa.string())
     scores = pa.table([table["id"].cast(pa.string()), languages, perplexity], schema=SCORES)
     counted = histogram(languages, scores["perplexity"])
@@ -113,11 +114,6 @@ def score(shard: dict[str, int], context: Context) -> ShardOutput:
         {"scores.parquet": parquet_file(scores), "histogram.parquet": parquet_file(counted)},
         {"documents": table.num_rows, "documents_scored": table.num_rows - perplexity.null_count},
     )
-
-
-def perplexities(table: pa.Table, context: Context) -> pa.Array:
-    """float32, one a row."""
-    return pa.nulls(table.num_rows, pa.float32())
 
 
 def bound(context: Context, scored: list[Receipt]) -> ShardOutput:

@@ -107,7 +107,8 @@ def estimate(run: Run, num_words: int, least_counts: tuple[int, ...]) -> Model:
         if k == 1:
             # All words but <s>, which nothing predicts, share what is spared.
             total = adjusted.sum()
-            own, lower, backoff = (adjusted - spared) / total, 1.0 / (num_words - 1), np.array([spared.sum() / total])
+            own, backoff = (adjusted - spared) / total, np.array([spared.sum() / total])
+            lower = np.full(num_words, 1.0 / (num_words - 1))
             keep = np.ones(num_words, dtype=bool)
         else:
             contexts = _contexts(level, levels[k - 2], contexts) if k > 2 else level.first_word

@@ -31,7 +31,7 @@ UNSPACED = re.compile(
 )
 # CCNet's, without its １ (a digit), and with one mark for one: "—" is "-", "．" is ".".
 ASCII_MARKS = dict(
-    zip("，。、„”“«»」「《》´∶：？！（）；–—．～’━〈〉【】％►", ",.,\"\"\"\"\"\"\"\"\"'::?!();--.~'-<>[]%-", strict=True)
+    zip("，。、„”“«»」「《》´∶：？！（）；–—．～’━〈〉【】％►", ',.,"""""""""\'::?!();--.~\'-<>[]%-', strict=True)
 )
 ELLIPSIS = ord("…")
 """Three full stops."""
@@ -99,9 +99,8 @@ def _entry(character: str, tokens: Tokens) -> int:
 
 @numba.njit(cache=True, inline="always")
 def _decode(data: Bytes, i: int, end: int) -> tuple[int, int]:  # pragma: no cover
-    """(code point, bytes) of the character at i; (-1, 1) where there is none. Surrogates and overlong forms are none.
-    """
-    lead = np.int64(data[i])
+    """(code point, bytes) of the character at i; (-1, 1) where there is none, as at surrogates and overlong forms."""
+    lead = int(data[i])
     if lead < 0x80:
         return lead, 1
     length = 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
@@ -109,7 +108,7 @@ def _decode(data: Bytes, i: int, end: int) -> tuple[int, int]:  # pragma: no cov
         return -1, 1
     code = lead & (0x7F >> length)
     for k in range(1, length):
-        byte = np.int64(data[i + k])
+        byte = int(data[i + k])
         if byte & 0xC0 != 0x80:
             return -1, 1
         code = code << 6 | byte & 0x3F
@@ -156,14 +155,14 @@ def _normalise(
                 code, length = _decode(data, i, stop)
                 i += length
                 if 0 <= code < _TABLE_END:
-                    entry = np.int64(table[code])
+                    entry = int(table[code])
                 elif code == -1 or code >= _HAN_END:
-                    entry = np.int64(_SEPARATES << 24)
+                    entry = _SEPARATES << 24
                 else:
-                    entry = np.int64(_ALONE << 24) | code
+                    entry = _ALONE << 24 | code
             else:
                 i += 1
-                entry = np.int64(_ENDS_SENTENCE << 24)
+                entry = _ENDS_SENTENCE << 24
             action = entry >> 24
             if action == _IN_WORD:
                 end = _encode(entry & _CHARACTER, out, end)
