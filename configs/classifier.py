@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from configs.base import Spec
-from configs.crawl import check_url
+from configs.files import check_url
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -17,6 +17,8 @@ class PinnedUrl(Spec):
     """http, https, s3 or file, or a file path."""
     sha256: Sha256
     """Of its bytes; `sha256sum FILE` prints it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Other hosts to which the server may redirect. Without them a redirect must stay on its host."""
 
     _url = field_validator("url")(check_url)
 

@@ -10,12 +10,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.base import Spec
+from configs.files import PinnedFile, check_url
 
 CrawlName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """Becomes the first part of every document's id, so it holds no slash."""
-
-URL_SCHEMES = ("http", "https", "s3", "file")
-"""Nothing else is ever opened: other fsspec schemes can reach a machine's local services."""
 
 # The 176 labels of fastText's lid.176 (https://fasttext.cc/docs/en/language-identification.html).
 LANGUAGES = frozenset(
@@ -28,14 +26,6 @@ LANGUAGES = frozenset(
     xal xmf yi yo yue zh
     """.split()  # noqa: SIM905 - a list of 176 literals reads worse
 )
-
-
-def check_url(url: str) -> str:
-    """The URL, or a ValueError where its scheme is not one that we open. A path without a scheme is a file's."""
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme not in URL_SCHEMES:
-        raise ValueError(f"{url!r} has the scheme {scheme!r}: use one of {', '.join(URL_SCHEMES)}, or a file path")
-    return url
 
 
 class CommonCrawl(Spec):
@@ -116,20 +106,6 @@ class CrawlSource(Spec):
                 "common_crawl, archives, documentation"
             )
         return self
-
-
-class PinnedFile(Spec):
-    """One archive, and by what we know that it is still the same one."""
-
-    url: str
-    size: int = Field(ge=0)
-    """In bytes."""
-    etag: str | None = None
-    """The server's entity tag, as it wrote it. Files have none."""
-    sha256: str | None = None
-    """Of local files, which have no etag."""
-
-    _url = field_validator("url")(check_url)
 
 
 class PinnedArchives(Spec):

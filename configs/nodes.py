@@ -12,8 +12,9 @@ from configs.classifier import ClassifierSpec
 from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
+from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
 from configs.pretrain import PretrainSpec
-from configs.quality import QualitySpec
+from configs.quality import NgramLmSpec, QualitySpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
@@ -60,12 +61,27 @@ ONE_PROCESS = Resources(workers=1)
 
 KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
+    NodeKind(
+        ReferenceSpec,
+        "ray_jobs.external.job:reference",
+        written=ReferenceSource,
+        pin="ray_jobs.external.pins:pin_reference",
+    ),
+    NodeKind(LabelsSpec, "ray_jobs.external.job:labels", written=LabelsSource, pin="ray_jobs.external.pins:pin_labels"),
+    NodeKind(
+        EvalSetsSpec,
+        "ray_jobs.external.job:eval_sets",
+        written=EvalSetsSource,
+        pin="ray_jobs.external.pins:pin_eval_sets",
+        resources=Resources(workers=1),
+    ),
     NodeKind(FilterSpec, "ray_jobs.crawl.job:filter", {"crawl": "snapshot"}, Resources(shards_per_task=1)),
     NodeKind(DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}),
+    NodeKind(NgramLmSpec, "ray_jobs.quality.ngram_lm_job:run", {"documents": "reference"}),
     NodeKind(
         ClassifierSpec,
         "ray_jobs.quality.classifier_job:run",
-        optional={"reference": "reference", "crawl": "dedup", "labels": "labels"},
+        optional={"reference": "reference", "crawl": "dedup", "labels": "classifier-labels"},
     ),
     NodeKind(
         QualitySpec,

@@ -123,11 +123,11 @@ def _pinned_bytes(node: PlannedNode, rates: Rates) -> float:
         if crawl is None:
             return 0.0
         return (crawl.num_files or rates.archives_of_a_crawl) * rates.archive_bytes[crawl.format]
-    content = node.payload["spec"].get("content", {})
-    files = content.get("files", [])
-    if files:
-        return float(sum(file["size"] for file in files))
-    return 4000.0 * (content.get("num_operations", 0) + content.get("num_docstring_pages", 0))
+    spec = node.payload["spec"]
+    parts = [spec, spec.get("content", {}), *spec.get("sets", [])]
+    pinned = sum(file["size"] for part in parts for file in part.get("files", []))
+    generated = ("num_operations", "num_docstring_pages", "num_modules", "num_questions")
+    return float(pinned) or 4000.0 * sum(part.get(name, 0) for part in parts for name in generated)
 
 
 def _median(values: list[float]) -> float:

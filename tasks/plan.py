@@ -78,7 +78,7 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool
     planned: dict[str, PlannedNode] = {}
     for node in recipe.nodes.values():
         if any(planned[upstream].state == UNPINNED for upstream in node.inputs.values()):
-            planned[node.name] = _unpinned(node, "its key follows from the crawl's pin")
+            planned[node.name] = _unpinned(node, "its key follows from a pin")
             continue
         try:
             spec = _spec_of(node, store, refresh)

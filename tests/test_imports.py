@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = sorted(folder.name for folder in (ROOT / "ray_jobs").iterdir() if (folder / "__init__.py").exists())
 STAGE_ROOMS = [room for room in ROOMS if room not in {"checkpoint", "cluster"}]
-# Later rooms build on these.
-SHARED_ROOMS = {"model", "inference", "tokenizer"}
+# Other rooms build on these.
+SHARED_ROOMS = {"files", "model", "inference", "tokenizer"}
 
 
 def imports_of(file: Path) -> set[str]:

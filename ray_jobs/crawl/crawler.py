@@ -1,9 +1,9 @@
 """Crawling the documentation site into an archive: real requests to a real server, on this machine."""
 
-from ray_jobs.crawl.http import HttpClient
 from ray_jobs.crawl.server import serving
 from ray_jobs.crawl.site import HOST, Page
 from ray_jobs.crawl.warc import WarcWriter
+from ray_jobs.files.http import HttpClient
 
 DATE = "2024-01-01T00:00:00Z"
 USER_AGENT = "headrace-crawler/1"

@@ -1,22 +1,13 @@
-"""Pages from docstrings: one a module, read by `ast` without importing it.
-
-Importing would run the modules' code and print addresses and paths; what is read here is text in files whose content is
-decided by the versions of Python and of the packages.
-"""
+"""Pages from docstrings: one a module, read by `ast` without importing it."""
 
 import ast
-import importlib.util
 import inspect
 import re
-import sys
-import sysconfig
 from collections.abc import Iterator
-from functools import cache
 from html import escape
-from pathlib import Path
 
-from ray_jobs.crawl.operations import scattered
 from ray_jobs.crawl.site import NUM_SIBLINGS, Page, render
+from ray_jobs.files.installed import documented_modules
 
 DOCUMENTED_PACKAGES = ("numpy", "pyarrow", "fsspec", "pydantic", "rich", "numba", "boto3", "prefect", "ray")
 """Direct dependencies with prose in their docstrings, by the name under which they are installed and imported."""
@@ -25,15 +16,12 @@ MIN_DOCSTRING_WORDS = 75
 MAX_SOURCE_BYTES = 50_000
 """Parsing is most of the time that a page takes; longer modules are left out."""
 
-# Jokes, an editor, converters and tests of the standard library are not documentation.
-_LEFT_OUT = frozenset({"antigravity", "this", "idlelib", "lib2to3", "turtledemo", "test", "tests", "testing", "vendor"})
-
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def docstring_pages(first: int, step: int) -> Iterator[Page]:
     """Pages of every `step`-th module from the `first` on, of those that are documented well enough."""
-    modules = documented_modules()
+    modules = documented_modules(("python", *DOCUMENTED_PACKAGES))
     for index in range(first, len(modules), step):
         package, name, path = modules[index]
         source = path.read_bytes()
@@ -45,35 +33,6 @@ def docstring_pages(first: int, step: int) -> Iterator[Page]:
             neighbours = modules[index + 1 : index + 1 + NUM_SIBLINGS]
             siblings = [(_path(other, sibling), sibling) for other, sibling, _ in neighbours]
             yield Page(_path(package, name), render(name, package, main, siblings))
-
-
-@cache
-def documented_modules() -> tuple[tuple[str, str, Path], ...]:
-    """(package, module, source) of all candidates, packages mixed, in an order that is the same everywhere."""
-    library = Path(sysconfig.get_path("stdlib"))
-    found = []
-    for name in sys.stdlib_module_names:
-        if not name.startswith("_") and name not in _LEFT_OUT:
-            found += _modules("python", name, library)
-    for package in DOCUMENTED_PACKAGES:
-        spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.submodule_search_locations, f"{package} is pinned, so it is installed"
-        found += _modules(package, package, Path(spec.submodule_search_locations[0]).parent)
-    return tuple(sorted(found, key=lambda module: scattered(module[1])))
-
-
-def _modules(package: str, name: str, folder: Path) -> list[tuple[str, str, Path]]:
-    """The public modules at and below `name` in `folder`."""
-    if (folder / f"{name}.py").is_file():
-        return [(package, name, folder / f"{name}.py")]
-    modules = []
-    for path in (folder / name).rglob("*.py"):
-        parts = path.relative_to(folder).with_suffix("").parts
-        if parts[-1] == "__init__":
-            parts = parts[:-1]
-        if not any(part.startswith("_") or part in _LEFT_OUT for part in parts):
-            modules.append((package, ".".join(parts), path))
-    return modules
 
 
 def _path(package: str, module: str) -> str:

@@ -7,7 +7,6 @@ Every record that may hold a document leaves a row in `audit.parquet`, kept or n
 source. In = kept + dropped, by reason.
 """
 
-import platform
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.crawl.archives import Archive, LocalArchive, PinnedArchive
+from ray_jobs.files.installed import check_versions
+from ray_jobs.files.streams import CheckedFile, LocalFile, Openable
 
 if TYPE_CHECKING:
     from ray_jobs.crawl.extractor import Extractor
@@ -62,14 +62,11 @@ def _check_versions(content: PinnedDocumentation) -> None:
     from ray_jobs.crawl.pins import installed_versions
     from ray_jobs.crawl.site import GENERATOR
 
-    here = installed_versions() | {"generator": str(GENERATOR)}
-    pinned = content.versions | {"generator": str(content.generator)}
-    differing = [f"{name} {pinned.get(name)} (here {here[name]})" for name in here if here[name] != pinned.get(name)]
-    if differing:
-        raise UserError(
-            f"the documentation crawl was pinned with {', '.join(differing)}, which {platform.node()} does not have: "
-            "pin it again with --refresh, or install the pinned versions"
-        )
+    check_versions(
+        content.versions | {"generator": str(content.generator)},
+        installed_versions() | {"generator": str(GENERATOR)},
+        "the documentation crawl",
+    )
 
 
 @dataclass(frozen=True)
@@ -156,9 +153,9 @@ def _filter_archive(shard: dict[str, Any], context: FilterContext, extractor: "E
     return ShardOutput(tables.files(), counters, tables.info() | (extractor.info() if extractor else {}))
 
 
-def _archive_of(shard: dict[str, Any], context: FilterContext) -> Archive:
+def _archive_of(shard: dict[str, Any], context: FilterContext) -> Openable:
     if "pinned" in shard:
-        return PinnedArchive(PinnedFile.model_validate(shard["pinned"]), context.allowed_hosts)
+        return CheckedFile(PinnedFile.model_validate(shard["pinned"]), context.allowed_hosts)
     assert context.snapshot is not None, "archives that were made are in the snapshot's checkpoint"
     (file,) = [file for file in context.snapshot.files(ARCHIVE) if file.shard == shard["file"]]
-    return LocalArchive(context.snapshot.local_path(file))
+    return LocalFile(context.snapshot.local_path(file))

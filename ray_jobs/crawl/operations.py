@@ -1,11 +1,6 @@
-"""Pages from botocore's service models: one an operation, with its parameters, results and errors.
-
-The models are data files of the package (`data/<service>/<version>/service-2.json.gz`); their documentation is HTML.
-"""
+"""Pages from botocore's service models: one an operation, with its parameters, results and errors."""
 
 import gzip
-import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator
 from html import escape
@@ -13,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.crawl.site import NUM_SIBLINGS, Page, render
+from ray_jobs.files.installed import scattered, service_models
 
 OPERATIONS_A_ROUND = 4
 """So many operations of a service before the next one's turn: enough for near-duplicates, few enough for variety."""
@@ -30,20 +26,6 @@ def operation_pages(first: int, step: int) -> Iterator[Page]:
             if len(batch) == OPERATIONS_A_ROUND:
                 still.append((service, pages))
         remaining = still
-
-
-def service_models() -> list[tuple[str, Path]]:
-    """(service, its newest model) in an order that mixes small services with large ones."""
-    found = importlib.util.find_spec("botocore")
-    assert found is not None and found.submodule_search_locations, "botocore is a dependency"
-    data = Path(found.submodule_search_locations[0]) / "data"
-    newest = {path.parts[-3]: path for path in sorted(data.glob("*/*/service-2.json.gz"))}
-    return sorted(newest.items(), key=lambda item: scattered(item[0]))
-
-
-def scattered(name: str) -> bytes:
-    """A sort key that puts names in an order without pattern, the same everywhere."""
-    return hashlib.sha256(name.encode()).digest()
 
 
 def _pages_of(service: str, path: Path) -> Iterator[Page]:

@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 from fastwarc import ArchiveIterator, WarcRecord
 
-from ray_jobs.crawl.archives import Archive, Stream
+from ray_jobs.files.streams import Openable, Stream
 
 # Where a record may begin: a member of gzip, zstd or lz4, or a plain record's version line after a record's end.
 RECORD_START = re.compile(
@@ -70,7 +70,7 @@ class _End(Enum):
     AFTER_RECORD_DAMAGE = auto()
 
 
-def read_records(archive: Archive, max_bytes: int, faults: Faults) -> Iterator[Record]:
+def read_records(archive: Openable, max_bytes: int, faults: Faults) -> Iterator[Record]:
     """All records, in order, also those that cannot be used; `faults` is filled in on the way.
 
     A stretch that is too damaged to tell its records apart is one record of the type "unknown" with the fault
@@ -134,7 +134,7 @@ def _judge(last: Record, end: _End, following: int | None) -> None:
 class _Pass:
     """Iterates over records from `start` until the end or the first damage, then says in `end` which it was."""
 
-    def __init__(self, archive: Archive, start: int, max_bytes: int, last_offset: int):
+    def __init__(self, archive: Openable, start: int, max_bytes: int, last_offset: int):
         self._archive, self._start, self._max_bytes = archive, start, max_bytes
         self._last_offset = last_offset
         self.end = _End.AT_END
@@ -209,7 +209,7 @@ class _Source:
         self._stream.close()
 
 
-def _find_record(archive: Archive, start: int) -> int | None:
+def _find_record(archive: Openable, start: int) -> int | None:
     """Offset of the first record at or after `start` whose header can be read, or None."""
     stream = archive.open(start)
     try:

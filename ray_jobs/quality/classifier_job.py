@@ -95,8 +95,10 @@ def sources_of(spec: ClassifierSpec, inputs: dict[str, Checkpoint]) -> dict[str,
 
 
 def text_bytes(documents: Checkpoint) -> int:
+    """Of a node that judges documents, or of one that brings them from outside."""
+    counters = documents.manifest.counters
     stored = sum(file.bytes for file in documents.files("documents.parquet"))
-    return documents.manifest.counters.get("text_bytes_kept", COMPRESSION * stored)
+    return counters.get("text_bytes_kept", counters.get("text_bytes", COMPRESSION * stored))
 
 
 def sample(shard: dict[str, Any], context: Context) -> ShardOutput:

@@ -17,10 +17,9 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-Offsets: TypeAlias = npt.NDArray[np.int64]
+from ray_jobs.quality.sentences import Bytes, Offsets
+
 Rows: TypeAlias = npt.NDArray[np.int32]
 
 END = b"</s>"
@@ -91,20 +90,6 @@ class Vocabulary:
     def words(self) -> list[bytes]:
         data, ends = self.data.tobytes(), self.offsets.tolist()
         return [data[a:b] for a, b in itertools.pairwise(ends)]
-
-
-def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """The bytes of a string column and where each of its n documents begins and ends (int64 [n + 1]), without a copy
-    for a large_string column of one chunk."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.large_binary())
-    assert column.null_count == 0, "documents have text"
-    _, offsets, data = column.buffers()
-    if len(column) == 0 or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, dtype=np.uint8), ends
 
 
 def rows_of(data: Bytes, offsets: Offsets, vocabulary: Vocabulary, features: Features) -> tuple[Rows, Offsets]:

@@ -31,6 +31,7 @@ from ray_jobs.quality.classifier_job import chosen_threshold, classifier_of, pos
 from ray_jobs.quality.histograms import add, histogram, percentile
 from ray_jobs.quality.lists import Lists, measure, terms_of
 from ray_jobs.quality.rules import Scores, Thresholds, bucket_of, decide
+from ray_jobs.quality.scoring import perplexities
 
 MEASURED = (
     ("quality", pa.float32()),
@@ -135,7 +136,7 @@ def named(receipt: Receipt, name: str) -> OutputFile:
 def score(shard: dict[str, int], context: Context) -> ShardOutput:
     """Perplexities of one input file's documents, and how they are distributed."""
     table = context.read(context.documents[shard["input"]], ["id", "language", "text"])
-    perplexity = perplexities(table, context)
+    perplexity = perplexities(table, context.language_model, context.spec.scorer)
     languages = table["language"].cast(pa.string())
     measured = {**classified(table, context), **listed(table, context)}
     scores = pa.table(
@@ -174,11 +175,6 @@ def listed(table: pa.Table, context: Context) -> dict[str, pa.Array]:
         "toxic_share": pa.array([one.share for one in found], pa.float32()),
         "toxic_terms": pa.array([one.num_terms for one in found], pa.int32()),
     }
-
-
-def perplexities(table: pa.Table, context: Context) -> pa.Array:
-    """float32, one a row."""
-    return pa.nulls(table.num_rows, pa.float32())
 
 
 def bound(context: Context, scored: list[Receipt]) -> ShardOutput:

@@ -31,9 +31,9 @@ from ray_jobs.quality.features import (
     most_words,
     rows_of,
     settings_of,
-    text_buffers,
     text_rows,
 )
+from ray_jobs.quality.sentences import text_buffers
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 

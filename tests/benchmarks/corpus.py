@@ -114,12 +114,12 @@ def warc_to_text_docs_per_s_core(bench: Bench) -> float:
 
 
 def extracted_docs_per_s(archive: Path, spec: "FilterSpec") -> float:
-    from ray_jobs.crawl.archives import LocalArchive
     from ray_jobs.crawl.documents import document_of
     from ray_jobs.crawl.records import Faults, read_records
+    from ray_jobs.files.streams import LocalFile
 
     with processor_time() as seconds:
-        records = read_records(LocalArchive(archive), spec.max_bytes, Faults())
+        records = read_records(LocalFile(archive), spec.max_bytes, Faults())
         num_pages = sum(document_of(record, spec).num_bytes > 0 for record in records)
     return num_pages / seconds()
 
@@ -330,7 +330,7 @@ def corpus_path_docs_per_s_core(bench: Bench) -> float:
     from configs.dedup import DedupSpec
     from configs.scrub import ScrubSpec
     from ray_jobs.checkpoint.store import open_store
-    from ray_jobs.crawl.pins import describe
+    from ray_jobs.files.pins import describe
     from tests.crawl.nodes import run
 
     store = open_store(bench.new_folder())

@@ -3,8 +3,8 @@
 import gzip
 from pathlib import Path
 
-from ray_jobs.crawl.archives import LocalArchive
 from ray_jobs.crawl.records import Faults, Record, read_records
+from ray_jobs.files.streams import LocalFile
 
 PROSE = "The river carries the water of many small streams down to the mill and turns its wheel all day long. "
 MAX_BYTES = 1 << 20
@@ -46,7 +46,7 @@ def read(tmp_path: Path, data: bytes, max_bytes: int = MAX_BYTES) -> tuple[list[
     path = tmp_path / "archive"
     path.write_bytes(data)
     faults = Faults()
-    return list(read_records(LocalArchive(path), max_bytes, faults)), faults
+    return list(read_records(LocalFile(path), max_bytes, faults)), faults
 
 
 def urls(records: list[Record]) -> list[str]:

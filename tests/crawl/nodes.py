@@ -16,7 +16,7 @@ from ray_jobs.checkpoint.shards import ShardOutput, check_funnel
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.runner import InputKey, NodeRequest, run_node
 from ray_jobs.crawl.job import FilterContext, filter_archive
-from ray_jobs.crawl.pins import describe
+from ray_jobs.files.pins import describe
 
 
 def run(store: Store, spec: Spec, inputs: Mapping[str, Checkpoint] | None = None) -> Checkpoint:

@@ -17,10 +17,11 @@ from configs.crawl import CrawlSource, FilterSpec, PinnedDocumentation
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.crawl import job
-from ray_jobs.crawl.docstrings import documented_modules
+from ray_jobs.crawl.docstrings import DOCUMENTED_PACKAGES
 from ray_jobs.crawl.pins import pin
 from ray_jobs.crawl.site import MIRROR_EVERY, pages_of
 from ray_jobs.crawl.text import main_text
+from ray_jobs.files.installed import documented_modules
 from tests.crawl.nodes import NO_HEURISTICS, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +137,7 @@ def test_docstrings_are_read_without_importing() -> None:
 
 
 def test_modules_come_in_the_same_order_everywhere_and_tests_are_left_out() -> None:
-    names = [name for _, name, _ in documented_modules()]
+    names = [name for _, name, _ in documented_modules(("python", *DOCUMENTED_PACKAGES))]
     assert names == sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     assert not any(
         "tests" in name.split(".") or any(part.startswith("_") for part in name.split(".")) for name in names

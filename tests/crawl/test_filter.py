@@ -9,11 +9,11 @@ import pytest
 from configs.crawl import CrawlSource, FilterSpec
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.cluster.fan_out import NodeFailed
-from ray_jobs.crawl import archives
 from ray_jobs.crawl.documents import REASONS
 from ray_jobs.crawl.pins import pin
 from ray_jobs.crawl.rules import SOURCES
 from ray_jobs.crawl.statistics import NAMES
+from ray_jobs.files import streams
 from tests.crawl.archive_bytes import PROSE, http, members, page, record
 from tests.crawl.common_crawl_server import CRAWL, Answer, Break, crawl_layout, serving
 from tests.crawl.nodes import NO_HEURISTICS, counted, filter_one, rows, run, table
@@ -190,7 +190,7 @@ def layout(data_dir: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives.http_client(()), "_sleep", lambda seconds: None)
+    monkeypatch.setattr(streams.http_client(()), "_sleep", lambda seconds: None)
 
 
 @pytest.mark.usefixtures("no_waiting")

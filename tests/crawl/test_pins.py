@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from configs.crawl import CrawlSource, FilterSpec, PinnedArchives, PinnedDocumentation, PinnedFile, SnapshotSpec
 from ray_jobs.checkpoint.keys import key_of, key_payload
-from ray_jobs.crawl import archives
-from ray_jobs.crawl.http import Refused
 from ray_jobs.crawl.pins import pin
+from ray_jobs.files import streams
+from ray_jobs.files.http import Refused
 from tests.crawl.common_crawl_server import CRAWL, Answer, CommonCrawlServer, crawl_layout, etag_of, serving
 
 
@@ -68,7 +68,7 @@ def test_pinning_again_gives_the_same_key_until_a_file_changes(server: CommonCra
 
 
 def test_a_pressed_server_is_pinned_all_the_same(server: CommonCrawlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives.http_client(()), "_sleep", lambda seconds: None)
+    monkeypatch.setattr(streams.http_client(()), "_sleep", lambda seconds: None)
     server.play(f"crawl-data/{CRAWL}/warc.paths.gz", Answer(403), Answer(503, {"Retry-After": "1"}))
     for name in server.files:
         if name.endswith(".warc.gz"):
@@ -119,7 +119,7 @@ def test_names_with_spaces_and_percent_signs_are_found_again(tmp_path: Path) -> 
     path = tmp_path / "100% of it.warc"
     path.write_bytes(b"x")
     file = files_of(pin(source(archives={"urls": [str(path)]})))[0]
-    assert archives.PinnedArchive(file).open().read() == b"x"
+    assert streams.CheckedFile(file).open().read() == b"x"
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_a_local_file_that_changed_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"one")
     file = files_of(pin(source(archives={"urls": [str(path)]})))[0]
     path.write_bytes(b"two")
-    with pytest.raises(archives.Changed, match="sha256"):
-        archives.PinnedArchive(file)
+    with pytest.raises(streams.Changed, match="sha256"):
+        streams.CheckedFile(file)
     path.unlink()
-    with pytest.raises(archives.Changed, match="gone"):
-        archives.PinnedArchive(file)
+    with pytest.raises(streams.Changed, match="gone"):
+        streams.CheckedFile(file)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_s3_without_credentials_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    archives.s3_client.cache_clear()
+    streams.s3_client.cache_clear()
     with pytest.raises(ValueError, match=r"needs AWS credentials.*data\.commoncrawl\.org"):
         pin(source(common_crawl={"crawl": CRAWL, "base_url": "s3://commoncrawl", "num_files": 1}))
-    archives.s3_client.cache_clear()
+    streams.s3_client.cache_clear()

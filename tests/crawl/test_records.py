@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fastwarc.stream_io import ZstdWriter
 
-from ray_jobs.crawl.archives import LocalArchive, Stream
 from ray_jobs.crawl.records import Faults, read_records
+from ray_jobs.files.streams import LocalFile, Stream
 from tests.crawl.archive_bytes import MAX_BYTES, faulty, http, members, numbered, page, read, record, urls
 
 FIVE = numbered(5)
@@ -20,7 +20,7 @@ def test_records_of_every_container_are_the_same(data_dir: Path) -> None:
     found = []
     for suffix in (".warc", ".warc.gz", ".warc.lz4"):
         faults = Faults()
-        records = read_records(LocalArchive(data_dir / f"warc/resiliparse/warcfile{suffix}"), MAX_BYTES, faults)
+        records = read_records(LocalFile(data_dir / f"warc/resiliparse/warcfile{suffix}"), MAX_BYTES, faults)
         found.append([(one.type, one.url, one.content_type, one.block) for one in records])
         assert faults == Faults()
     assert len(found[0]) == 50

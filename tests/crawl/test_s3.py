@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from configs.crawl import CrawlSource, FilterSpec, PinnedArchives, PinnedFile
-from ray_jobs.crawl import archives
 from ray_jobs.crawl.pins import pin
+from ray_jobs.files import streams
 from tests.crawl.common_crawl_server import CRAWL, crawl_layout
 from tests.crawl.nodes import filter_one
 from tests.s3_server import S3Server
@@ -18,13 +18,13 @@ from tests.s3_server import S3Server
 @pytest.fixture
 def bucket(s3_server: S3Server, data_dir: Path) -> Any:
     """Common Crawl's layout below `mirror/` of a real bucket."""
-    archives.s3_client.cache_clear()
+    streams.s3_client.cache_clear()
     client = boto3.client("s3")
     names = ("resiliparse/warcfile.warc.gz", "whirlwind-python/whirlwind.warc.gz")
     for key, data in crawl_layout({Path(name).name: data_dir / "warc" / name for name in names}, "warc").items():
         client.put_object(Bucket=s3_server.bucket, Key=f"mirror/{key}", Body=data)
     yield client
-    archives.s3_client.cache_clear()
+    streams.s3_client.cache_clear()
 
 
 def pinned(**source: object) -> tuple[PinnedFile, ...]:
@@ -55,8 +55,8 @@ def test_an_object_that_changed_is_refused(bucket: Any, s3_server: S3Server) -> 
     bucket.put_object(Bucket=s3_server.bucket, Key="changing.warc", Body=b"one")
     (file,) = pinned(archives={"urls": [f"s3://{s3_server.bucket}/changing.warc"]})
     bucket.put_object(Bucket=s3_server.bucket, Key="changing.warc", Body=b"two")
-    with pytest.raises(archives.Changed, match="its etag is another one"):
-        archives.PinnedArchive(file).open().read()
+    with pytest.raises(streams.Changed, match="its etag is another one"):
+        streams.CheckedFile(file).open().read()
 
 
 def test_an_object_that_does_not_exist_is_named(bucket: Any, s3_server: S3Server) -> None:
@@ -67,5 +67,5 @@ def test_an_object_that_does_not_exist_is_named(bucket: Any, s3_server: S3Server
 def test_an_object_is_read_from_any_offset(bucket: Any, s3_server: S3Server) -> None:
     bucket.put_object(Bucket=s3_server.bucket, Key="digits", Body=b"0123456789")
     (file,) = pinned(archives={"urls": [f"s3://{s3_server.bucket}/digits"]})
-    archive = archives.PinnedArchive(file)
+    archive = streams.CheckedFile(file)
     assert [archive.open(start).read() for start in (0, 4, 10)] == [b"0123456789", b"456789", b""]

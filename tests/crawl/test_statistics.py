@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.crawl import statistics as module
-from ray_jobs.crawl.archives import LocalArchive
 from ray_jobs.crawl.records import Faults, read_records
 from ray_jobs.crawl.statistics import NAMES, Statistics, measure_texts, statistics, statistics_of
+from ray_jobs.files.streams import LocalFile
 from tests.crawl.archive_bytes import PROSE
 from tests.crawl.reference_statistics import reference
 
@@ -111,7 +111,7 @@ def test_real_text_measures_as_the_reference(data_dir: Path) -> None:
 
 def test_pages_of_a_real_crawl_measure_as_the_reference(data_dir: Path) -> None:
     path = data_dir / "warc/whirlwind-python/whirlwind.warc.gz"
-    blocks = [record.block for record in read_records(LocalArchive(path), 2**22, Faults())]
+    blocks = [record.block for record in read_records(LocalFile(path), 2**22, Faults())]
     documents = [block[i : i + 20_000] for block in blocks for i in range(0, len(block), 20_000)]
     assert documents and kernel(*documents) == [reference(document) for document in documents]
 

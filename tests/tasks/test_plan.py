@@ -149,7 +149,7 @@ def test_selection_by_from_to_and_only(store: Store) -> None:
     assert select(plan, Selection(to_node="dedup")).nodes == ["snapshot", "filter", "dedup"]
     with pytest.raises(ValueError, match="scrub needs quality, which is not selected and has no checkpoint"):
         select(plan, Selection(from_node="scrub"))
-    finish(plan, "snapshot", "filter", "dedup", "quality")
+    finish(plan, "snapshot", "reference", "eval-sets", "ngram-lm", "filter", "dedup", "quality")
     plan = make_plan(load_recipe("tiny"), store)
     assert select(plan, Selection(from_node="scrub")).to_run[0] == "scrub"
     assert select(plan, Selection(only=["scrub"])).nodes == ["scrub"]

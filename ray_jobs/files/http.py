@@ -1,4 +1,4 @@
-"""The one HTTP client of the crawl: patient with servers that are pressed, and strict about where it is sent.
+"""The one HTTP client: patient with servers that are pressed, and strict about where it is sent.
 
 Common Crawl's HTTPS answers 403 and 503 when it is asked too fast. Such answers, 429, other 5xx and lost connections
 are tried again: exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture
@@ -19,7 +19,7 @@ from functools import cache
 
 import httpx
 
-from ray_jobs.crawl.resuming import Changed, ResumingReader
+from ray_jobs.files.resuming import Changed, ResumingReader
 
 # 403 is how Common Crawl's CDN refuses a client that asks too fast; 408 and 425 ask to be tried again by definition.
 RETRIED_STATUSES = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
@@ -210,8 +210,8 @@ class HttpClient:
             source.port,
         ) and target.host.lower() not in self._allowed_hosts:
             raise Refused(
-                f"{source} redirects to another host, {target.host}: if you trust it, add it to allowed_hosts of "
-                "the snapshot"
+                f"{source} redirects to another host, {target.host}: if you trust it, name it in "
+                "allowed_hosts beside the URL"
             )
 
     def _backoff(self, attempt: int) -> float:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ray_jobs.crawl.http import HttpClient, Patience, Refused, Resource, Unavailable, retry_after_s
-from ray_jobs.crawl.resuming import Changed
+from ray_jobs.files.http import HttpClient, Patience, Refused, Resource, Unavailable, retry_after_s
+from ray_jobs.files.resuming import Changed
 from tests.crawl.common_crawl_server import Answer, Break, CommonCrawlServer, serving
 
 DATA = bytes(range(256)) * 8000  # 2 MB, each position recognisable

@@ -8,7 +8,7 @@ class Changed(ValueError):
 
     def __init__(self, url: str, how: str):
         super().__init__(
-            f"{url} changed since it was pinned: {how}. Pin the crawl again with --refresh; its nodes get new keys"
+            f"{url} changed since it was pinned: {how}. Pin it again with --refresh; what is made from it gets new keys"
         )
 
 
@@ -62,7 +62,7 @@ class ResumingReader:
         return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        raise OSError("a remote archive is read from front to back")
+        raise OSError("a remote file is read from front to back")
 
     def close(self) -> None:
         if self._chunks is not None:

@@ -1,4 +1,4 @@
-"""Pinned archives as streams of bytes: files, HTTP and S3, each checked against what was pinned."""
+"""Pinned files as streams of bytes: local ones, HTTP and S3, each checked against what was pinned."""
 
 import contextlib
 import hashlib
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from configs.crawl import PinnedFile
-from ray_jobs.crawl.resuming import Changed, ResumingReader
+from configs.files import PinnedFile
+from ray_jobs.files.resuming import Changed, ResumingReader
 
 if TYPE_CHECKING:
-    from ray_jobs.crawl.http import HttpClient
+    from ray_jobs.files.http import HttpClient
 
 S3_CHUNK_BYTES = 1 << 20
 
 
 class Stream(Protocol):
-    """What is asked of an archive's bytes."""
+    """What is asked of a file's bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
     def tell(self) -> int: ...
@@ -27,13 +27,13 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class Archive(Protocol):
-    """An archive that can be read from any offset, any number of times."""
+class Openable(Protocol):
+    """A file that can be read from any offset, any number of times."""
 
     def open(self, start: int = 0) -> Stream: ...
 
 
-class LocalArchive:
+class LocalFile:
     """A file of this machine."""
 
     def __init__(self, path: Path):
@@ -45,8 +45,8 @@ class LocalArchive:
         return stream
 
 
-class PinnedArchive:
-    """A file of the listing, wherever it lies. What it holds is checked whenever it is opened.
+class CheckedFile:
+    """A pinned file, wherever it lies. What it holds is checked whenever it is opened.
 
     Raises:
         Changed: size, etag or checksum are not those that were pinned; also while reading.
@@ -59,10 +59,10 @@ class PinnedArchive:
 
     def open(self, start: int = 0) -> Stream:
         if is_local(self._file.url):
-            return LocalArchive(local_path(self._file.url)).open(start)
+            return LocalFile(local_path(self._file.url)).open(start)
         if self._file.url.startswith("s3://"):
             return open_s3(self._file, start)
-        from ray_jobs.crawl.http import Resource
+        from ray_jobs.files.http import Resource
 
         resource = Resource(self._file.url, self._file.size, self._file.etag)
         return http_client(self._allowed_hosts).open(resource, start)
@@ -94,8 +94,8 @@ def _check_local(file: PinnedFile) -> None:
 
 @lru_cache(maxsize=4)
 def http_client(allowed_hosts: tuple[str, ...]) -> "HttpClient":
-    """One client a process, whose waiting its archives share."""
-    from ray_jobs.crawl.http import HttpClient
+    """One client a process, whose waiting its files share."""
+    from ray_jobs.files.http import HttpClient
 
     return HttpClient(allowed_hosts)
 

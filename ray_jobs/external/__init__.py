@@ -1,0 +1,1 @@
+"""Data from outside beside the crawl: reference texts, evaluation sets, labelled texts."""
