@@ -5,11 +5,12 @@
                 (each held-out document's score), roc.parquet, and threshold.json with its confusion table
 
 The sample is bounded, so that one process holds it; training takes one core. Weights without slots are only checked and
-converted: there is no curve then, and no threshold.
+converted: there is no curve then, and no threshold; nor are there where the documents held out have one label.
 """
 
 import io
 import json
+import logging
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -35,6 +36,8 @@ from ray_jobs.quality.pinned import fetched
 from ray_jobs.quality.weights import fasttext_of, read_model, safetensors_of
 
 REFERENCE, CRAWL, LABELS = "reference", "crawl", "labels"
+log = logging.getLogger("headrace")
+
 STAGE, WEIGHTS, THRESHOLD = "classifier", "classifier.safetensors", "threshold.json"
 # Text as stored (Parquet, zstd) takes about so much less than as it is read; where a node does not count its text.
 COMPRESSION = 3
@@ -155,9 +158,18 @@ def made(spec: ClassifierSpec, files: list[OutputFile], output: NodeOutput) -> S
         "texts_heldout": measured.num_rows,
     }
     written = {WEIGHTS: File(safetensors_of(model)), "classifier.bin": File(fasttext_of(model))}
-    if not files:
+    is_positive = np.array([label == spec.positive for label in measured["label"].to_pylist()], dtype=bool)
+    if not files or is_positive.all() or not is_positive.any():
+        if files:
+            log.warning(
+                "%d of %d held-out documents are %r, which gives no ROC curve and no threshold: raise "
+                "classifier.heldout_share or classifier.sample_bytes, or check classifier.positive",
+                is_positive.sum(),
+                len(is_positive),
+                spec.positive,
+            )
         return ShardOutput(written, counters, {"metrics": {}})
-    evaluation = evaluated(spec, model, measured)
+    evaluation = evaluated(spec, model, measured, is_positive)
     files_too = {
         "heldout.parquet": parquet_file(evaluation.scores),
         "roc.parquet": parquet_file(curve_table(evaluation.curve)),
@@ -223,15 +235,10 @@ class Evaluation:
         }
 
 
-def evaluated(spec: ClassifierSpec, model: LinearModel, heldout: pa.Table) -> Evaluation:
+def evaluated(
+    spec: ClassifierSpec, model: LinearModel, heldout: pa.Table, is_positive: npt.NDArray[np.bool_]
+) -> Evaluation:
     scores = model.probabilities(heldout["text"], spec.positive)
-    is_positive = np.array([label == spec.positive for label in heldout["label"].to_pylist()], dtype=bool)
-    num_positive = int(is_positive.sum())
-    if num_positive in {0, len(is_positive)}:
-        raise UserError(
-            f"{num_positive} of {len(is_positive)} held-out documents are {spec.positive!r}, which gives no ROC curve: "
-            "raise classifier.heldout_share or classifier.sample_bytes, or check classifier.positive"
-        )
     curve = roc.roc(scores, is_positive)
     table = pa.table({"id": heldout["id"], "label": heldout["label"], "score": pa.array(scores, pa.float32())})
     return Evaluation(table, curve, threshold_of(spec.threshold, curve, scores[~is_positive]))

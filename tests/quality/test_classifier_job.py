@@ -133,6 +133,15 @@ def test_slots_that_make_no_sense_are_refused_with_what_to_do(store: Store) -> N
         computed(SPEC, {"reference": empty, "crawl": both["crawl"]}, store)
 
 
+def test_without_documents_of_both_kinds_held_out_there_is_no_curve(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = {**sides(store), "reference": published(store, [document_table(["a mill"], crawl="REF")], "few")}
+    node = computed(SPEC.model_copy(update={"heldout_share": 0.01}), few, store)
+    assert chosen_threshold(node) is None and "auc" not in node.manifest.metrics
+    assert "raise classifier.heldout_share" in caplog.text
+
+
 def test_a_threshold_is_chosen_in_one_way() -> None:
     with pytest.raises(ValueError, match="one of recall, precision, kept_share"):
         ThresholdSpec(recall=0.5, precision=0.5)

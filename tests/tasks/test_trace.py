@@ -81,6 +81,8 @@ def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan,
     assert document.steps[3].facts["email"] == 1
     assert document.steps[2].facts["perplexity"] > 1
     assert document.steps[2].facts["bucket"] in {"head", "middle", "tail"}
+    assert 0 < document.steps[2].facts["quality"] < 1
+    assert document.steps[2].facts["toxic_terms"] == 0
     assert document.archive.endswith(archive.name)
     assert trace(plan, document.id) == [document]
 
