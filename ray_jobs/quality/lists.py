@@ -37,7 +37,7 @@ def measure(
     of_row = languages.to_pylist()
     matchers = {language: _matcher(_of_language(language, lists, everywhere)) for language in set(of_row)}
     return [
-        matchers[language].measure(text.as_py().decode(errors="replace"))
+        matchers[language].measure(text.as_py())
         for text, language in zip(texts.cast(pa.large_binary()), of_row, strict=True)
     ]
 

@@ -67,13 +67,13 @@ def classes() -> Bytes:
     return table
 
 
-def folded(text: str) -> bytes:
-    """The form in which texts and terms are compared, as UTF-8."""
+def folded(text: bytes) -> bytes:
+    """The form in which texts and terms are compared, as sound UTF-8."""
     if text.isascii():
-        return text.lower().encode()
+        return text.lower()
     # Of I and i with and without a dot, which Turkish tells apart and Unicode's folding leaves apart, one is made.
-    same = unicodedata.normalize("NFC", text.casefold().replace("ı", "i").replace("i\u0307", "i"))
-    return same.encode("utf-8", errors="replace")
+    same = text.decode(errors="replace").casefold().replace("ı", "i").replace("i\u0307", "i")
+    return unicodedata.normalize("NFC", same).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,17 @@ class Matcher:
 
     def __init__(self, terms: Iterable[str]):
         self.terms: Sequence[str] = sorted({_WHITE.sub(" ", term.strip()) for term in terms} - {""})
-        self._children, self._ends = _trie([folded(term) for term in self.terms])
+        self._children, self._ends = _trie([folded(term.encode()) for term in self.terms])
 
-    def find(self, text: str) -> list[int]:
+    def find(self, text: bytes) -> list[int]:
         """Places in `terms` of what the text holds, in order of occurrence."""
         return self._scan(text)[0].tolist()
 
-    def measure(self, text: str) -> Found:
+    def measure(self, text: bytes) -> Found:
         terms, matched, characters = self._scan(text)
         return Found(matched / characters if characters else 0.0, len(np.unique(terms)))
 
-    def _scan(self, text: str) -> tuple[npt.NDArray[np.int32], int, int]:
+    def _scan(self, text: bytes) -> tuple[npt.NDArray[np.int32], int, int]:
         data = np.frombuffer(folded(text), dtype=np.uint8)
         terms = np.empty(len(data) + 1, dtype=np.int32)
         found, matched, characters = _scan(data, classes(), self._children, self._ends, terms)
@@ -163,7 +163,7 @@ def _scan(
     before = APART
     at = 0
     while at < size:
-        code, length = _decode(data, at)
+        code, length = (int(data[at]), 1) if data[at] < 0x80 else _decode(data, at)
         here = classes[code]
         first_child = children[0, data[at]]
         if first_child and not _joins(before, here):
@@ -177,7 +177,7 @@ def _scan(
             best_inside = 0
             best_last = here
             while place < size:
-                code_inside, length_inside = _decode(data, place)
+                code_inside, length_inside = (int(data[place]), 1) if data[place] < 0x80 else _decode(data, place)
                 last_here = classes[code_inside]
                 if last_here == SPACE:
                     node = children[node, 32]

@@ -14,7 +14,7 @@ TERMS = ["ass", "blow job", "s & m", "as", "Straße", "café", "馬鹿", "馬", 
 
 def names(terms: list[str], text: str) -> list[str]:
     matcher = Matcher(terms)
-    return [matcher.terms[place] for place in matcher.find(text)]
+    return [matcher.terms[place] for place in matcher.find(text.encode())]
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,20 @@ def test_terms_are_found_as_whole_words_of_their_script(text: str, found: list[s
 
 
 def test_a_share_counts_letters_and_digits() -> None:
-    found = Matcher(["blow job", "馬鹿"]).measure("Blow job, 2 馬鹿 馬鹿!")
+    found = Matcher(["blow job", "馬鹿"]).measure("Blow job, 2 馬鹿 馬鹿!".encode())
     assert found.share == pytest.approx((7 + 2 + 2) / 12)
     assert found.num_terms == 2
-    assert Matcher(["x"]).measure("… !").share == 0
+    assert Matcher(["x"]).measure("… !".encode()).share == 0
+
+
+def test_bytes_that_are_no_utf8_part_words() -> None:
+    assert Matcher(["ass"]).measure(b"\xff ass\xed\xa0\x80 b\xffass \xf0\x9f").num_terms == 1
+    assert Matcher(["ass"]).find(b"ass\xff b\xc3ass") == [0, 0]
 
 
 def test_no_term_finds_nothing() -> None:
     for terms in ([], ["", " "]):
-        assert Matcher(terms).measure("some text").num_terms == 0
+        assert Matcher(terms).measure(b"some text").num_terms == 0
 
 
 def test_every_mild_insult_is_found_in_its_own_company() -> None:
@@ -87,8 +92,8 @@ def joined(left: str, right: str) -> bool:
 
 
 def plainly(terms: list[str], text: str) -> Iterator[str]:
-    forms = {folded(term).decode(): term for term in sorted(terms, reverse=True)}
-    text = folded(text).decode()
+    forms = {folded(term.encode()).decode(): term for term in sorted(terms, reverse=True)}
+    text = folded(text.encode()).decode()
     at = 0
     while at < len(text):
         best = None
