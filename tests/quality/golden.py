@@ -13,9 +13,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "lmplz"
 PRUNINGS = {"order2": (1, 1), "order3": (1, 1, 1), "order4_pruned": (1, 1, 2, 2)}
 """Least counts that are kept, by file."""
-WORDS = (
+_LINE = (
     "the a mill wheel water turns race stone grain flour river runs old new and , . miller grinds slow fast day night"
-).split()
+)
+WORDS = _LINE.split()
 NUM_SENTENCES = 160
 
 
