@@ -42,8 +42,8 @@ def measure(
     ]
 
 
-def _of_language(language: str, lists: Lists, everywhere: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(lists[name] for name in sorted({language, *everywhere}) if name in lists)
+def _of_language(language: str | None, lists: Lists, everywhere: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(lists[name] for name in sorted({language or "", *everywhere}) if name in lists)
 
 
 @cache

@@ -79,9 +79,11 @@ def read_arpa(compressed: bytes, name: str = "the model") -> LanguageModel:
     at = 0
     for order, size in enumerate(sizes, start=1):
         title = b"\n\\%d-grams:\n" % order
-        at = data.find(title, at) + len(title)
-        read, at = _read_section(view, at, size, order, entries, starts)
-        if at < len(title) or read < size:
+        section = data.find(title, max(0, at - 1))
+        if section < 0:
+            raise ValueError(f"{name} has no section of {order}-grams: it is cut off, or not ARPA")
+        read, at = _read_section(view, section + len(title), size, order, entries, starts)
+        if read < size:
             line = data[at : data.find(b"\n", at)][:80].decode(errors="replace")
             raise ValueError(f"{name}: {order}-gram {read + 1} of {size} cannot be read, or has no suffix: {line!r}")
     unknown = _logprob_of(np.frombuffer(b"<unk>", dtype=np.uint8), entries, starts)

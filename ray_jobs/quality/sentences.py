@@ -42,7 +42,7 @@ SPACE = ord(" ")
 _IN_WORD, _ALONE, _SEPARATES, _ENDS_SENTENCE, _LEFT_OUT = range(5)
 _CHARACTER = (1 << 24) - 1
 _TABLE_END = 0x20000
-"""Beyond stand rare Han characters, each a word, up to _HAN_END, and nothing that is text."""
+"""Beyond stand rare Han characters, each a word as it is, up to _HAN_END; then nothing that is text."""
 _HAN_END = 0x40000
 
 
@@ -156,8 +156,10 @@ def _normalise(
                 i += length
                 if 0 <= code < _TABLE_END:
                     entry = int(table[code])
-                elif code == -1 or code >= _HAN_END:
+                elif code == -1:
                     entry = _SEPARATES << 24
+                elif code >= _HAN_END:
+                    entry = _LEFT_OUT << 24
                 else:
                     entry = _ALONE << 24 | code
             else:

@@ -204,8 +204,8 @@ def word_list_mb_per_s(bench: Bench) -> float:
 
 @figure("MB/s")
 def word_list_mb_per_s_re2(bench: Bench) -> float:
-    r"""The same terms as one regular expression between \b, by google-re2, to which letters beyond ASCII part words: what it
-    finds more lies within words, such as "spécialisés"."""
+    r"""The same terms as one regular expression between \b, by google-re2, to which letters beyond ASCII part words:
+    what it finds more lies within words, such as "spécialisés"."""
     import re2
 
     options = re2.Options()

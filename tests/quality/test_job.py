@@ -1,18 +1,26 @@
-import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from configs.classifier import ClassifierSpec, PinnedUrl, ThresholdSpec
-from configs.quality import QualitySpec
-from configs.toxicity import ToxicWords
+from configs.quality import Limits, NgramLmSpec, QualitySpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.quality.classifier_job import chosen_threshold, classifier_of
-from tests.dedup.corpus import computed, document_table, published, rows
-from tests.quality.test_classifier_job import MILL, SPAM
-from tests.quality.test_classifier_job import texts as words
+from ray_jobs.quality.histograms import BINS_A_DOUBLING
+from ray_jobs.quality.reader import read_arpa
+from ray_jobs.quality.rules import Scores, Thresholds, decide
+from ray_jobs.quality.scoring import model_files
+from tasks.node import task_of
+from tests.dedup.corpus import computed, document_table, published, rows, table
+from tests.quality.golden import corpus, probes
+from tests.quality.test_ngram_lm import in_language, trained
+from tests.quality.texts import scores_of
+
+BIN = 2 ** (1 / BINS_A_DOUBLING)
 
 
 @pytest.fixture
@@ -20,90 +28,146 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-TEXTS = ["The cat sat on the mat.", "A wheel turns in the race.", "zxcv qwer tyui"]
+@pytest.fixture
+def model(store: Store) -> Checkpoint:
+    """An ngram-lm of English."""
+    return trained(NgramLmSpec(heldout_share=0), [document_table(corpus())], store)
+
+
+def pages(num: int = 100) -> list[str]:
+    """Texts of every degree of likeness to the model's."""
+    return [f"{probes()[number % 40]}\n{corpus()[number]}" for number in range(num)]
+
+
+def judged(store: Store, model: Checkpoint | None, tables: list[pa.Table], **spec: Any) -> Checkpoint:
+    inputs = {"documents": published(store, tables)} | ({"language_model": model} if model else {})
+    return computed(QualitySpec(**spec), inputs, store)
 
 
 def test_without_a_model_every_document_is_kept_and_none_is_scored(store: Store) -> None:
-    tables = [document_table(TEXTS[:2]), document_table(TEXTS[2:], 1)]
-    checkpoint = computed(QualitySpec(), {"documents": published(store, tables)}, store)
+    tables = [document_table(pages(4)), document_table(pages(2), 1)]
+    checkpoint = judged(store, None, tables)
     assert rows(checkpoint, "documents.parquet") == [row for one in tables for row in one.to_pylist()]
     assert {(row["decision"], row["perplexity"], row["bucket"]) for row in rows(checkpoint, "audit.parquet")} == {
         ("kept", None, None)
     }
     counters = checkpoint.manifest.counters
-    assert (counters["documents_in"], counters["documents_kept"], counters["documents_scored"]) == (3, 3, 0)
+    assert (counters["documents_in"], counters["documents_kept"], counters["documents_scored"]) == (6, 6, 0)
+
+
+def test_perplexities_are_the_models(store: Store, model: Checkpoint) -> None:
+    found = rows(judged(store, model, [document_table(pages(30)), document_table(pages(), 1)]), "scores.parquet")
+    expected = scores_of(read_arpa(model.read(model_files(model)["en"])), [*pages(30), *pages()]).perplexity
+    assert [row["perplexity"] for row in found] == expected.tolist()
+
+
+def test_buckets_hold_their_percentiles_of_all_files(store: Store, model: Checkpoint) -> None:
+    checkpoint = judged(store, model, [document_table(pages()[:37]), document_table(pages()[37:], 1)])
+    audit = rows(checkpoint, "audit.parquet")
+    perplexity = np.array([row["perplexity"] for row in audit])
+    limits = json.loads(checkpoint.read(checkpoint.file("thresholds.json")))["en"]
+    for bucket, percent in (("head", 30), ("middle", 60)):
+        exact = np.percentile(perplexity, percent, method="inverted_cdf")
+        assert exact <= limits[bucket] <= exact * BIN * 1.000001
+    assert [row["bucket"] for row in audit] == [
+        "head" if p <= limits["head"] else "middle" if p <= limits["middle"] else "tail" for p in perplexity
+    ]
+    counters = checkpoint.manifest.counters
+    assert [counters[f"bucket.{bucket}"] for bucket in ("head", "middle", "tail")] == pytest.approx([30, 30, 40], abs=3)
+    assert counters["documents_kept"] == len(audit)
+
+
+def test_a_bucket_that_is_not_kept_is_dropped_and_says_why(store: Store, model: Checkpoint) -> None:
+    source = document_table(pages())
+    checkpoint = judged(store, model, [source], keep=("head", "middle"))
+    audit = rows(checkpoint, "audit.parquet")
+    limits = json.loads(checkpoint.read(checkpoint.file("thresholds.json")))["en"]
+    dropped = [row for row in audit if row["decision"] == "dropped"]
+    assert {row["rule"] for row in dropped} == {"perplexity_tail"} == {f"perplexity_{row['bucket']}" for row in dropped}
+    for row in dropped:
+        assert row["value"] == pytest.approx(row["perplexity"]) and row["threshold"] == limits["middle"] < row["value"]
+        assert row["source"].startswith("CCNet")
+    kept = [row["id"] for row in audit if row["decision"] == "kept"]
+    assert [row["id"] for row in rows(checkpoint, "documents.parquet")] == kept
+    assert table(checkpoint, checkpoint.file("documents.parquet")).schema == source.schema
+    assert checkpoint.manifest.counters["dropped.perplexity_tail"] == len(dropped) == 100 - len(kept)
+    assert "perplexity_tail" in str(task_of("quality").facts(checkpoint.manifest))
+
+
+def test_documents_in_other_languages_are_kept_without_a_score(store: Store, model: Checkpoint) -> None:
+    tables = [document_table(pages()), in_language(document_table(pages(5), 1), "de")]
+    tables.append(in_language(document_table(pages(1), 2), None))
+    checkpoint = judged(store, model, tables, keep=("head",))
+    others = rows(checkpoint, "audit.parquet")[100:]
+    assert [(row["decision"], row["perplexity"], row["bucket"]) for row in others] == [("kept", None, None)] * 6
+    assert checkpoint.manifest.counters["documents_scored"] == 100
+
+
+def test_limits_by_hand_take_the_place_of_percentiles(store: Store, model: Checkpoint) -> None:
+    limits = {"en": {"head": 9.0, "middle": 12.0}, "de": {"head": 1.0, "middle": 2.0}}
+    checkpoint = judged(store, model, [document_table(pages())], limits=limits)
+    assert json.loads(checkpoint.read(checkpoint.file("thresholds.json"))) == dict(sorted(limits.items()))
+    for row in rows(checkpoint, "audit.parquet"):
+        p = row["perplexity"]
+        assert row["bucket"] == ("head" if p <= 9 else "middle" if p <= 12 else "tail")
+
+
+def test_the_audit_is_enough_to_decide_again(store: Store, model: Checkpoint) -> None:
+    """Other buckets are kept, without reading a text, as the node itself would keep them."""
+    everything = judged(store, model, [document_table(pages())])
+    other = QualitySpec(keep=("tail",))
+    limits = {
+        language: Limits(**bounds)
+        for language, bounds in json.loads(everything.read(everything.file("thresholds.json"))).items()
+    }
+    again = [
+        decide(Scores("en", row["perplexity"]), Thresholds(limits), other) is None
+        for row in rows(everything, "audit.parquet")
+    ]
+    anew = judged(store, model, [document_table(pages())], keep=("tail",))
+    assert again == [row["decision"] == "kept" for row in rows(anew, "audit.parquet")]
+    assert 0 < sum(again) < len(again)
+
+
+def test_odd_documents_are_kept_as_they_are(store: Store, model: Checkpoint) -> None:
+    odd = [b"", b"\x00", b"\xed\xa0\x80 lone surrogate \xff", b"\n \n", b"the mill"]
+    checkpoint = judged(store, model, [document_table([]), document_table(odd, 1)], keep=("head",), head_percentile=50)
+    text = table(checkpoint, checkpoint.files("documents.parquet")[1])["text"].cast(pa.large_binary()).to_pylist()
+    assert text == [b"", b"\x00", b"\n \n", b"the mill"]
+    assert [row["bucket"] for row in rows(checkpoint, "audit.parquet")] == [None, None, "middle", None, "head"]
+
+
+def test_two_runs_leave_the_same_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for attempt in ("one", "two"):
+        store = open_store(tmp_path / attempt)
+        lm = trained(NgramLmSpec(heldout_share=0), [document_table(corpus())], store)
+        digests.add(judged(store, lm, [document_table(pages())]).manifest.content_digest)
+    assert len(digests) == 1
+
+
+@pytest.mark.clients
+def test_kenlm_sorts_documents_into_the_same_buckets(store: Store, model: Checkpoint) -> None:
+    pytest.importorskip("kenlm", reason="needs KenLM: pip install 'headrace[kenlm]'")
+    ours, theirs = (judged(store, model, [document_table(pages())], scorer=name) for name in ("headrace", "kenlm"))
+    found, expected = rows(ours, "audit.parquet"), rows(theirs, "audit.parquet")
+    assert [row["bucket"] for row in found] == [row["bucket"] for row in expected]
+    assert np.allclose([row["perplexity"] for row in found], [row["perplexity"] for row in expected], rtol=1e-4)
 
 
 def test_an_empty_corpus_is_refused_with_what_to_do(store: Store) -> None:
     with pytest.raises(ValueError, match="take more of the crawl"):
-        computed(QualitySpec(), {"documents": published(store, [document_table([])])}, store)
+        judged(store, None, [document_table([])])
 
 
-@pytest.fixture
-def scored(store: Store) -> dict[str, Checkpoint]:
-    """A corpus of which half is like the reference, and a classifier that says so."""
-    crawl = published(store, [document_table(words(SPAM, 40, 3)), document_table(words(MILL, 40, 4), 1)], "crawl")
-    reference = published(store, [document_table(words(MILL, 80, 5), crawl="REF")], "reference")
-    spec = ClassifierSpec(num_buckets=1000, heldout_share=0.3, threshold=ThresholdSpec(recall=0.9))
-    classifier = computed(spec, {"reference": reference, "crawl": crawl}, store)
-    return {"documents": crawl, "classifier": classifier}
-
-
-def test_probabilities_are_measured_and_drop_nothing_by_default(store: Store, scored: dict[str, Checkpoint]) -> None:
-    node = computed(QualitySpec(), scored, store)
-    documents = rows(scored["documents"], "documents.parquet")
-    expected = classifier_of(scored["classifier"]).probabilities(
-        pa.array([row["text"] for row in documents], pa.large_string()), "reference"
-    )
-    audit = rows(node, "audit.parquet")
-    assert [row["quality"] for row in audit] == expected.tolist()
-    assert {(row["decision"], row["toxicity"]) for row in audit} == {("kept", None)}
-    assert node.manifest.counters["documents_kept"] == 80
-
-
-def test_the_top_share_is_that_of_the_whole_corpus(store: Store, scored: dict[str, Checkpoint]) -> None:
-    audit = rows(computed(QualitySpec(quality_top_share=0.25), scored, store), "audit.parquet")
-    kept = [row["quality"] for row in audit if row["decision"] == "kept"]
-    dropped = [row for row in audit if row["decision"] == "dropped"]
-    assert 20 <= len(kept) <= 24 and min(kept) > max(row["quality"] for row in dropped)
-    assert {(row["rule"], row["value"] < row["threshold"] <= min(kept)) for row in dropped} == {("quality", True)}
-    assert all("DCLM" in row["source"] and row["value"] == row["quality"] for row in dropped)
-
-
-def test_a_threshold_is_a_number_or_what_the_classifier_chose(store: Store, scored: dict[str, Checkpoint]) -> None:
-    chosen = chosen_threshold(scored["classifier"])
-    for wanted in (chosen, "chosen"):
-        node = computed(QualitySpec(quality_threshold=wanted), scored, store)
-        assert node.manifest.metrics["quality_threshold"] == chosen
-        for row in rows(node, "audit.parquet"):
-            assert (row["decision"] == "kept") == (row["quality"] >= chosen)
-    inputs = {"documents": scored["documents"], "toxicity": scored["classifier"]}
-    for row in rows(computed(QualitySpec(toxicity_threshold="chosen"), inputs, store), "audit.parquet"):
-        assert (row["rule"] == "toxicity") == (row["toxicity"] >= chosen) and row["quality"] is None
-    for field in ({"quality_threshold": 0.5}, {"toxicity_threshold": "chosen"}):
-        with pytest.raises(ValueError, match="no classifier fills its slot: add its node"):
-            computed(QualitySpec(**field), {"documents": scored["documents"]}, store)
-    with pytest.raises(ValueError, match="two ways to say the same"):
-        QualitySpec(quality_threshold=0.5, quality_top_share=0.5)
-
-
-def test_words_of_a_documents_language_and_those_for_every_language_are_found(store: Store, tmp_path: Path) -> None:
-    listed = tmp_path / "de"
-    listed.write_text("Mistkerl\n\nDonner wetter\n")
-    pinned = PinnedUrl(url=str(listed), sha256=hashlib.sha256(listed.read_bytes()).hexdigest())
-    texts = ["You fool, you FOOL and oaf", "Du Mistkerl, Donner  Wetter! fool", "Du Mistkerl", "a fooling mistkerl"]
-    table = document_table(texts)
-    languages = pa.array(["en", "de", "fr", "en"])
-    table = table.set_column(table.schema.get_field_index("language"), "language", languages)
-    words = ToxicWords(terms={"en": ("fool", "oaf")}, lists={"de": pinned}, max_terms=2)
-    node = computed(QualitySpec(toxic_words=words), {"documents": published(store, [table])}, store)
-    audit = rows(node, "audit.parquet")
-    assert [row["toxic_terms"] for row in audit] == [2, 3, 0, 0]
-    assert [row["rule"] for row in audit] == [None, "toxic_terms", None, None]
-    assert audit[0]["toxic_share"] == pytest.approx(11 / 20)
-    assert node.manifest.counters["documents_with_toxic_words"] == 2
-    by_share = QualitySpec(toxic_words=words.model_copy(update={"max_terms": None, "max_share": 0.5}))
-    audit = rows(computed(by_share, {"documents": published(store, [table])}, store), "audit.parquet")
-    assert [row["rule"] for row in audit] == ["toxic_words", "toxic_words", None, None]
-    without = computed(QualitySpec(toxic_words=None), {"documents": published(store, [table])}, store)
-    assert {row["toxic_terms"] for row in rows(without, "audit.parquet")} == {None}
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"head_percentile": 70},
+        {"limits": {"en": {"head": 3, "middle": 2}}},
+        {"keep": ["top"]},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"middle|head"):
+        QualitySpec(**fields)
