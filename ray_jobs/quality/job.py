@@ -24,7 +24,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.quality.histograms import add, histogram, percentile
+from ray_jobs.quality.histograms import add, histogram, percentile, with_edges
 from ray_jobs.quality.rules import Scores, bucket_of, decide
 from ray_jobs.quality.scoring import perplexities
 
@@ -130,7 +130,7 @@ def bound(context: Context, scored: list[Receipt]) -> ShardOutput:
     return ShardOutput(
         {
             "thresholds.json": File((json.dumps(written, indent=1) + "\n").encode()),
-            "histogram.parquet": parquet_file(counted),
+            "histogram.parquet": parquet_file(with_edges(counted)),
         },
         {"languages": len(written)},
         {"limits": written},

@@ -168,5 +168,5 @@ def test_an_empty_corpus_is_refused_with_what_to_do(store: Store) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="middle|head"):
+    with pytest.raises(ValidationError, match=r"middle|head"):
         QualitySpec(**fields)
