@@ -23,9 +23,9 @@ class NgramLmSpec(Spec):
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
     """Languages to train a model of, each on the documents in it."""
     order: int = Field(default=3, ge=2, le=MAX_ORDER)
-    """Words in the longest n-gram. CCNet's 5 count pieces of words, of which 3 words have about as many. Trained on 2.6 MB
-    of documentation, five words rank 400 pages as three do (rank correlation .998) with a model five times as large; on
-    Wikipedia's text they lower perplexity by 2 %."""
+    """Words in the longest n-gram. CCNet's 5 count pieces of words, of which 3 words have about as many. Trained on
+    2.6 MB of documentation, five words rank 400 pages as three do (rank correlation .998) with a model three times as
+    large; on Wikipedia's text they lower perplexity by 2 %."""
     min_count: tuple[int, ...] = Field(default=(1, 1, 2), min_length=1)
     """An n-gram that comes less often is left out of the model, for words (always 1), pairs and so on; the last number
     holds for all longer ones too. What is left out still counts towards the discounts. (1, 1, 2) is lmplz's

@@ -40,6 +40,12 @@ def upper_edge(bin: int) -> float:
     return float(2.0 ** ((bin + 1) / BINS_A_DOUBLING))
 
 
+def with_edges(counted: pa.Table) -> pa.Table:
+    """The histogram with each bin's upper edge, for readers who do not know how wide a bin is."""
+    edges = [upper_edge(bin) for bin in counted["bin"].to_pylist()]
+    return counted.append_column("up_to", pa.array(edges, pa.float64()))
+
+
 def percentile(bins: npt.NDArray[np.int32], documents: npt.NDArray[np.int64], percent: float) -> float:
     """The least edge of a bin that at least so many percent of the documents are below. 0 % gives the first bin's
     lower edge, below which there is none."""

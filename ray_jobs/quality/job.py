@@ -27,19 +27,13 @@ from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.quality import odds
-from ray_jobs.quality.classifier_job import chosen_threshold, classifier_of, positive_of
-from ray_jobs.quality.histograms import add, histogram, percentile
-from ray_jobs.quality.lists import Lists, measure, terms_of
+from ray_jobs.quality.classifier_job import chosen_threshold
+from ray_jobs.quality.histograms import add, histogram, percentile, with_edges
+from ray_jobs.quality.lists import Lists, terms_of
+from ray_jobs.quality.measures import MEASURED, classified, listed
 from ray_jobs.quality.rules import Scores, Thresholds, bucket_of, decide
 from ray_jobs.quality.scoring import perplexities
 
-MEASURED = (
-    ("quality", pa.float32()),
-    ("toxicity", pa.float32()),
-    ("toxic_share", pa.float32()),
-    ("toxic_terms", pa.int32()),
-)
-"""Null where there is no classifier, or no words are looked for."""
 SCORES = pa.schema([("id", pa.string()), ("language", pa.string()), ("perplexity", pa.float32()), *MEASURED])
 AUDIT = pa.schema(
     [
@@ -138,7 +132,11 @@ def score(shard: dict[str, int], context: Context) -> ShardOutput:
     table = context.read(context.documents[shard["input"]], ["id", "language", "text"])
     perplexity = perplexities(table, context.language_model, context.spec.scorer)
     languages = table["language"].cast(pa.string())
-    measured = {**classified(table, context), **listed(table, context)}
+    measured = {
+        "quality": classified(table, context.classifier),
+        "toxicity": classified(table, context.toxicity),
+        **listed(table, context.words, context.spec.toxic_words),
+    }
     scores = pa.table(
         [table["id"].cast(pa.string()), languages, perplexity, *(measured[name] for name, _ in MEASURED)], schema=SCORES
     )
@@ -152,29 +150,6 @@ def score(shard: dict[str, int], context: Context) -> ShardOutput:
         },
         {"documents": table.num_rows, "documents_scored": table.num_rows - perplexity.null_count},
     )
-
-
-def classified(table: pa.Table, context: Context) -> dict[str, pa.Array]:
-    """Each classifier's probability of its positive label: float32, one a row."""
-    columns = {}
-    for name, node in (("quality", context.classifier), ("toxicity", context.toxicity)):
-        if node is None:
-            columns[name] = pa.nulls(table.num_rows, pa.float32())
-        else:
-            columns[name] = pa.array(classifier_of(node).probabilities(table["text"], positive_of(node)))
-    return columns
-
-
-def listed(table: pa.Table, context: Context) -> dict[str, pa.Array]:
-    """What each document holds of the word lists."""
-    if context.words is None:
-        return {name: pa.nulls(table.num_rows, type) for name, type in MEASURED if name.startswith("toxic_")}
-    assert context.spec.toxic_words is not None
-    found = measure(table["text"], table["language"], context.words, context.spec.toxic_words.everywhere)
-    return {
-        "toxic_share": pa.array([one.share for one in found], pa.float32()),
-        "toxic_terms": pa.array([one.num_terms for one in found], pa.int32()),
-    }
 
 
 def bound(context: Context, scored: list[Receipt]) -> ShardOutput:
@@ -201,7 +176,7 @@ def bound(context: Context, scored: list[Receipt]) -> ShardOutput:
         {
             "thresholds.json": File((json.dumps(written, indent=1) + "\n").encode()),
             "probabilities.json": File((json.dumps(compared, indent=1) + "\n").encode()),
-            "histogram.parquet": parquet_file(counted),
+            "histogram.parquet": parquet_file(with_edges(counted)),
         },
         {"languages": len(written)},
         {"limits": written, "probabilities": {name: value for name, value in compared.items() if value is not None}},
