@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ray_jobs.report.charts import Layer, Series, histogram, line_chart
+from ray_jobs.report.charts import Layer, Mark, Series, histogram, line_chart
 from ray_jobs.report.documents import Figure
 from ray_jobs.report.figures import count
 from ray_jobs.report.nodes import Node, Nodes, read_receipts, read_rows
@@ -15,6 +15,8 @@ from ray_jobs.report.overview import facts
 from ray_jobs.report.page import Section
 
 STAGE, HELDOUT, THRESHOLD = "classifier", "heldout.parquet", "threshold.json"
+COLUMNS = {"classifier": "quality", "toxicity": "toxicity"}
+"""Slot of a quality node -> the column of its audit that the classifier fills."""
 NUM_BINS = 25
 
 
@@ -29,23 +31,27 @@ class ClassifierView:
 
 
 def classifiers_section(nodes: Nodes) -> Section | None:
-    views = [_view(node) for node in nodes.of_kind("classifier")]
+    views = [_view(nodes, node) for node in nodes.of_kind("classifier")]
     if not views:
         return None
     names = tuple(view.node.name for view in views)
     return Section("classifiers", "Classifiers", "classifiers.html", {"views": views}, names)
 
 
-def _view(node: Node) -> ClassifierView:
+def _view(nodes: Nodes, node: Node) -> ClassifierView:
     positive = str(node.spec.get("positive", ""))
     found = node.checkpoint.files(THRESHOLD)
-    if not found:
-        return ClassifierView(node, facts(node), [], positive, None)
-    chosen = json.loads(node.checkpoint.read(found[0]))
-    figures = [roc_figure(receipt.info["curve"], chosen) for receipt in read_receipts(node, STAGE)]
-    scores = read_rows(node, HELDOUT, ["label", "score"])
-    is_positive = np.array([label == positive for label in scores["label"].to_pylist()], dtype=bool)
-    figures.append(scores_figure(scores["score"].to_numpy(), is_positive, positive, chosen["threshold"]))
+    chosen = json.loads(node.checkpoint.read(found[0])) if found else None
+    figures = []
+    if chosen:
+        figures += [roc_figure(receipt.info["curve"], chosen) for receipt in read_receipts(node, STAGE)]
+        scores = read_rows(node, HELDOUT, ["label", "score"])
+        is_positive = np.array([label == positive for label in scores["label"].to_pylist()], dtype=bool)
+        figures.append(scores_figure(scores["score"].to_numpy(), is_positive, positive, chosen["threshold"]))
+    for reader in nodes.of_kind("quality"):
+        for slot, column in COLUMNS.items():
+            if reader.inputs.get(slot) == node.name:
+                figures += corpus_figures(reader, column)
     return ClassifierView(node, facts(node), figures, positive, chosen)
 
 
@@ -68,8 +74,26 @@ def roc_figure(curve: list[list[float]], chosen: dict[str, Any]) -> Figure:
 
 def scores_figure(scores: np.ndarray, is_positive: np.ndarray, positive: str, threshold: float) -> Figure:
     """How the scores of both kinds lie."""
-    edges = np.linspace(0, 1, NUM_BINS + 1)
-    both = [np.histogram(scores[part], edges)[0].tolist() for part in (is_positive, ~is_positive)]
-    layers = [Layer(positive, both[0], "a"), Layer("others", both[1], "n")]
-    chart: Markup = histogram(edges.tolist(), layers, "score", "documents")
+    chart = _stacked(scores, [(positive, "a", is_positive), ("others", "n", ~is_positive)], threshold)
     return Figure("Scores", f"{count(len(scores))} documents held out; threshold {threshold:.3f}", chart)
+
+
+def corpus_figures(reader: Node, column: str) -> list[Figure]:
+    """How the scores of the documents lie that a quality node judged, as far as this report reads its audit."""
+    audit = read_rows(reader, "audit.parquet", ["decision", column])
+    if column not in audit.column_names:
+        return []
+    audit = audit.filter(audit[column].is_valid())
+    kept = np.array(audit["decision"].to_pylist()) == "kept"
+    threshold = reader.manifest.metrics.get(f"{column}_threshold")
+    mark = float(threshold) if threshold is not None else None
+    chart = _stacked(audit[column].to_numpy(), [("kept", "a", kept), ("dropped", "d0", ~kept)], mark)
+    what = "no threshold" if mark is None else f"threshold {mark:.3f}"
+    return [Figure(f"Scores in {reader.name}", f"{count(audit.num_rows)} documents; {what}", chart)]
+
+
+def _stacked(scores: np.ndarray, parts: list[tuple[str, str, np.ndarray]], threshold: float | None) -> Markup:
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    layers = [Layer(name, np.histogram(scores[part], edges)[0].tolist(), style) for name, style, part in parts]
+    marks = [] if threshold is None else [Mark(threshold, f"threshold {threshold:.4g}")]
+    return histogram(edges.tolist(), layers, "score", "documents", marks=marks)

@@ -79,8 +79,11 @@ def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any]
     }
     assert names == {
         "snapshot": "Cached",
+        "reference": "Cached",
         "filter": "Cached",
         "dedup": "Cached",
+        "ngram-lm": "Cached",
+        "classifier": "Cached",
         "quality": "Cached",
         "scrub": "Completed",
     }

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs.classifier import ClassifierSpec, ThresholdSpec
+from configs.quality import QualitySpec
 from configs.report import ReportSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store
@@ -31,5 +32,9 @@ def test_a_classifier_shows_its_curve_its_scores_and_its_confusion_table(store: 
     path = tmp_path / "classifier.safetensors"
     path.write_bytes(node.read(node.file("classifier.safetensors")))
     given = computed(ClassifierSpec(weights=weights(path)), {}, store)
+    judged = computed(QualitySpec(quality_threshold=0.4), {"documents": inputs["crawl"], "classifier": node}, store)
+    audited = shown({"classifier": node, "quality": judged})
+    assert "Scores in quality" in audited and "60 documents; threshold 0.400" in audited
+
     both = shown({"classifier": node, "toxicity": given})
     assert "There were no documents to measure it on." in both and "<h3>toxicity</h3>" in both
