@@ -147,14 +147,17 @@ def settings_of(features: Features) -> npt.NDArray[np.int64]:
 def count_words(data: Bytes, offsets: Offsets, lowercase: bool) -> tuple[list[bytes], npt.NDArray[np.int64]]:
     """The distinct words of n texts and how often each occurs: `</s>`, which ends each text, then the most frequent
     first and those equal by first occurrence."""
-    table = _LOWERED if lowercase else _AS_IS
-    most = int(offsets[-1] - offsets[0]) // 2 + 2 * len(offsets)
-    keys = np.empty(most, dtype=np.uint64)
-    places = np.empty((most, 2), dtype=np.int64)
-    found = _word_keys(data, offsets, table, keys, places)
-    _, first, counts = np.unique(keys[:found], return_index=True, return_counts=True)
-    order = np.lexsort((first, -counts))
-    words = [table[data[start:end]].tobytes() for start, end in places[first[order]].tolist()]
+    mapped = _LOWERED if lowercase else _AS_IS
+    size = 1 << 16
+    while True:
+        keys, counts = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int64)
+        places = np.empty((size, 2), dtype=np.int64)
+        if _count_words(data, offsets, mapped, keys, counts, places):
+            break
+        size *= 4
+    found = np.flatnonzero(counts)
+    order = found[np.lexsort((places[found, 0], -counts[found]))]
+    words = [mapped[data[start:end]].tobytes() for start, end in places[order].tolist()]
     return [END, *words], np.concatenate(([len(offsets) - 1], counts[order])).astype(np.int64)
 
 
@@ -218,15 +221,18 @@ def _begins(data: Bytes, start: int, end: int, mapped: Bytes, prefix: Bytes) -> 
 
 
 @numba.njit(cache=True)
-def _word_keys(
+def _count_words(
     data: Bytes,
     offsets: Offsets,
     mapped: Bytes,
     keys: npt.NDArray[np.uint64],
+    counts: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
-) -> int:  # pragma: no cover
-    """A 64-bit hash of each word of all texts, labels and ends left out, and where the word stands."""
-    found = 0
+) -> bool:  # pragma: no cover
+    """Counts the words of all texts, labels and ends left out, in an open table by a 64-bit hash, with the place where
+    each stands first. False where the table would be more than half full."""
+    mask = np.uint64(len(keys) - 1)
+    distinct = 0
     for document in range(len(offsets) - 1):
         i, end = offsets[document], offsets[document + 1]
         while i < end:
@@ -235,19 +241,26 @@ def _word_keys(
                 continue
             start = i
             # FNV-1a of 64 bits: two distinct words of the sample do not share one.
-            value = np.uint64(14695981039346656037)
+            key = np.uint64(14695981039346656037)
             while i < end and not _IS_SPACE[data[i]]:
-                value = (value ^ np.uint64(mapped[data[i]])) * np.uint64(1099511628211)
+                key = (key ^ np.uint64(mapped[data[i]])) * np.uint64(1099511628211)
                 i += 1
             if i - start == len(_END) and _begins(data, start, i, mapped, _END):
                 break
             if _begins(data, start, i, mapped, _LABEL):
                 continue
-            keys[found] = value
-            places[found, 0] = start
-            places[found, 1] = i
-            found += 1
-    return found
+            place = (key ^ (key >> np.uint64(32))) & mask
+            while counts[place] and keys[place] != key:
+                place = (place + np.uint64(1)) & mask
+            if not counts[place]:
+                distinct += 1
+                if 2 * distinct > len(keys):
+                    return False
+                keys[place] = key
+                places[place, 0] = start
+                places[place, 1] = i
+            counts[place] += 1
+    return True
 
 
 @numba.njit(cache=True)

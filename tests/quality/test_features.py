@@ -101,3 +101,10 @@ def test_a_vocabulary_finds_all_its_words_and_no_other() -> None:
     column = pa.array([b" ".join(words), b"word5000 word word49999"], pa.large_binary())
     rows, offsets = rows_of(*text_buffers(column), vocabulary, Features())
     assert np.array_equal(rows, np.arange(5000)) and offsets.tolist() == [0, 5000, 5000]
+
+
+def test_more_words_than_a_table_holds_are_counted() -> None:
+    words = [f"w{number}".encode() for number in range(100_000)]
+    column = pa.array([b" ".join(words), b" ".join(words[:10])], pa.large_binary())
+    found, counts = count_words(*text_buffers(column), False)
+    assert found == [END, *words] and counts.tolist() == [2] * 11 + [1] * 99_990
