@@ -6,8 +6,9 @@ Thai, Lao, Khmer, Myanmar) set no words apart, so that a term's end in one of th
 which would make its last character another one; behind a Hangul syllable more may follow, since particles are joined to
 their word. White space within a term stands for any run of it.
 
-Every place is tried where a term may begin, and from there a trie of bytes is walked to the longest term that ends as
-it may. Matches do not overlap: the next is looked for behind the last.
+Texts that a regular expression knows to hold no term are passed over (`prefilter.py`). In others every place is tried
+where a term may begin, and from there a trie of bytes is walked to the longest term that ends as it may. Matches do not
+overlap: the next is looked for behind the last.
 """
 
 import re
@@ -20,6 +21,8 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from ray_jobs.quality.prefilter import Prefilter
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -91,13 +94,17 @@ class Matcher:
 
     def __init__(self, terms: Iterable[str]):
         self.terms: Sequence[str] = sorted({_WHITE.sub(" ", term.strip()) for term in terms} - {""})
-        self._children, self._ends = _trie([folded(term.encode()) for term in self.terms])
+        forms = [folded(term.encode()) for term in self.terms]
+        self._children, self._ends = _trie(forms)
+        self._prefilter = Prefilter([form.decode() for form in forms], folded)
 
     def find(self, text: bytes) -> list[int]:
         """Places in `terms` of what the text holds, in order of occurrence."""
         return self._scan(text)[0].tolist()
 
     def measure(self, text: bytes) -> Found:
+        if not self._prefilter.may_hold_one(text):
+            return Found(0.0, 0)
         terms, matched, characters = self._scan(text)
         return Found(matched / characters if characters else 0.0, len(np.unique(terms)))
 
