@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from configs.quality import Bucket, Limits, QualitySpec
 
-CCNET = "CCNet (Wenzek et al. 2020, section 5.2): head, middle and tail by percentile of perplexity"
+CCNET = "CCNet (Wenzek et al. 2020; PerplexityBucket): head, middle and tail by percentile of perplexity"
 
 
 @dataclass(frozen=True, slots=True)
