@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_unknown_words_are_counted_and_raise_perplexity() -> None:
     scores = scores_of(read_arpa(arpa_of(corpus(), (1, 1, 1))), ["the mill turns", "the zzz turns", "zzz zzz zzz"])
     assert scores.num_unknown.tolist() == [0, 1, 3]
     assert scores.perplexity[0] < scores.perplexity[1] < scores.perplexity[2]
+
+
+def test_real_pages_read_better_than_their_own_words_shuffled(data_dir: Path) -> None:
+    texts = [text for text in debian_texts(data_dir, 300) if " the " in text and len(text) > 1000]
+    half = len(texts) // 2
+    model = read_arpa(arpa_of(normalised(texts[:half])[0].tobytes().decode().splitlines(), (1, 1, 2)))
+    draw = random.Random(1)
+    shuffled = [" ".join(draw.sample(words := text.split(), len(words))) for text in texts[half:]]
+    whole = [" ".join(text.split()) for text in texts[half:]]
+    worse = scores_of(model, shuffled).perplexity > scores_of(model, whole).perplexity
+    assert len(worse) > 50
+    assert worse.mean() > 0.98
 
 
 def test_documents_are_scored_alone() -> None:
