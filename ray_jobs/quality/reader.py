@@ -221,33 +221,32 @@ def _score(
     for document in range(len(offsets) - 1):
         i, stop = offsets[document], offsets[document + 1]
         total, scored, unknowns = 0.0, 0, 0
-        # Words before `first` are those of the block before, as a context.
-        first, place = 0, 0
+        # The words that end the block before come again, as a context.
+        again, place = 0, 0
         while i < stop:
-            i, place, length = _hash_words(data, i, stop, words, position, first, place)
-            _look_up(words, position, first, length, entries, starts, unknown, keys, matched, best, backoffs)
-            for word in range(first, length):
-                if position[word] == 0:
-                    continue  # <s>
+            i, place, length = _hash_words(data, i, stop, words, position, again, place)
+            _look_up(words, position, length, entries, starts, unknown, keys, matched, best, backoffs)
+            for word in range(length):
+                if word < again or position[word] == 0:
+                    continue  # <s> is given
                 total += best[word]
                 for context in range(max(matched[word], 1), min(position[word], order - 1) + 1):
                     total += backoffs[context - 1, word - 1]
                 scored += 1
                 unknowns += matched[word] == 0
-            first = min(order - 1, length)
-            for word in range(first):
-                words[word], position[word] = words[length - first + word], position[length - first + word]
-                backoffs[:, word] = backoffs[:, length - first + word]
+            again = min(order - 1, length)
+            for word in range(again):
+                words[word] = words[length - again + word]
+                position[word] = min(word, position[length - again + word])
         logprob[document] = total
         num_words[document] = scored
         num_unknown[document] = unknowns
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def _look_up(
     words: npt.NDArray[np.uint64],
     position: npt.NDArray[np.int64],
-    first: int,
     length: int,
     entries: npt.NDArray[np.void],
     starts: Offsets,
@@ -259,13 +258,13 @@ def _look_up(
 ) -> None:  # pragma: no cover
     """For each word: the length of the longest known n-gram that ends in it, its log10 p, and the back-off weights of
     all that end in it."""
-    for word in range(first, length):
+    for word in range(length):
         keys[word] = words[word]
         matched[word] = 0
         best[word] = unknown
     # One order after the other: the table is read at many places at once, which hides most of the time to memory.
     for size in range(1, len(starts)):
-        for word in range(first, length):
+        for word in range(length):
             backoffs[size - 1, word] = 0
             # What has no shorter match has no longer one.
             if matched[word] != size - 1 or position[word] < size - 1:
@@ -279,7 +278,7 @@ def _look_up(
                 backoffs[size - 1, word] = entry["backoff"]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def _hash_words(
     data: Bytes,
     i: int,
@@ -300,7 +299,7 @@ def _hash_words(
     while i < stop and length + 3 <= BLOCK_WORDS:
         byte = data[i]
         i += 1
-        if byte not in (SPACE, NEWLINE):
+        if byte != SPACE and byte != NEWLINE:
             value = step(value, byte)
             continue
         if place == 0:
