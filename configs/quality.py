@@ -36,7 +36,7 @@ class NgramLmSpec(Spec):
     own, or with `ccnet-words` nothing but spaces."""
     sample_bytes: int = Field(default=2_000_000_000, ge=1)
     """Text to train on, all languages together: whole documents, chosen by a hash of their id. The n-grams of one
-    language's sample are held in memory while its model is made, about 100 bytes for each that is distinct."""
+    language's sample are held in memory while its model is made, about 200 bytes for each that is distinct."""
     heldout_share: float = Field(default=0.02, ge=0, lt=1)
     """Share of the sample's documents that the models are not trained on, to measure their perplexity."""
     seed: int = Field(default=1, ge=0)

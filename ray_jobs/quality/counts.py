@@ -8,7 +8,7 @@ word stands <s>, as often as the order asks for (Heafield et al. 2013, section 3
 Words are told apart by 64-bit hashes: among ten million words two share one with a probability of 3e-6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -22,6 +22,8 @@ from ray_jobs.quality.sentences import NEWLINE, SPACE, Bytes
 
 UNKNOWN, BEGIN, END = 0, 1, 2
 SPECIAL = ("<unk>", "<s>", "</s>")
+FEW_NGRAMS = 4_000_000
+"""Fewer than these are not worth adding up before there are more."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ def add(runs: Sequence[Run], order: int) -> Run:
     together = np.concatenate([np.empty((order, 0), np.uint32), *columns], axis=1)
     ngrams, summed = _summed(together, np.concatenate([np.empty(0, np.int64), *counts]), len(words) + len(SPECIAL))
     return Run(words, ngrams, summed)
+
+
+def merged(runs: Iterable[Run], order: int) -> Run:
+    """The sum of any number of runs, of which no more are held at once than three times the n-grams of their sum, and
+    FEW_NGRAMS."""
+    held: list[Run] = []
+    num_merged = 0
+    for run in runs:
+        held.append(run)
+        if sum(len(one.counts) for one in held) > max(3 * num_merged, FEW_NGRAMS):
+            held = [add(held, order)]
+            num_merged = len(held[0].counts)
+    return add(held, order)
 
 
 def _summed(

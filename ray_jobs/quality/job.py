@@ -6,8 +6,9 @@ and what these decide.
                 the histograms, the classifiers' nodes or as the spec says
     documents   a shard for every input file: the documents that are kept, and an audit of all
 
-Scores stand apart from decisions: other percentiles or buckets read them again. A shard holds one input file and one
-language's model at a time; no process holds a number a document of the whole corpus.
+Scores stand apart from decisions: `rules.decide` over rows of the audit says what other limits or buckets would keep,
+without a text. A shard holds one input file and the models of its languages; no process holds a number for each
+document of the whole corpus.
 """
 
 import json

@@ -5,11 +5,12 @@
     heldout  a shard for every input file: what the models make of documents that they were not trained on
 
 A shard of `counts` holds one input file. One of `models` holds the distinct n-grams of a language's whole sample, about
-100 bytes each, which `sample_bytes` bounds; whoever scores by a model holds it too, at 16 to 48 bytes for each n-gram
+200 bytes each, which `sample_bytes` bounds; whoever scores by a model holds it too, at 16 to 48 bytes for each n-gram
 that is kept. A larger sample could be smoothed in parts by last word; contexts would then have to be exchanged between
 the parts once.
 """
 
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.base import Resources
@@ -26,12 +28,14 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.quality.arpa import arpa
-from ray_jobs.quality.counts import SPECIAL, Run, add, count_run, from_tables, to_tables
+from ray_jobs.quality.counts import SPECIAL, Run, count_run, from_tables, merged, to_tables
 from ray_jobs.quality.kneser_ney import estimate
 from ray_jobs.quality.scoring import MODEL_SUFFIX, rows_in, score_texts
 from ray_jobs.quality.sentences import normalise, text_buffers
 from ray_jobs.tokenizer.sampling import places
 
+BATCH_BYTES = 32 << 20
+"""Text that is counted at once, at about 20 bytes of memory for each of its own."""
 WORDS_SUFFIX, NGRAMS_SUFFIX = ".words.parquet", ".ngrams.parquet"
 log = logging.getLogger("headrace")
 
@@ -109,18 +113,31 @@ def count(shard: dict[str, int], context: Context) -> ShardOutput:
     files: dict[str, File] = {}
     counters: dict[str, int] = {}
     for language, text in texts_in(table, to_train, spec.languages):
-        normalised, _ = normalise(*text_buffers(text), spec.tokens)
-        counted = count_run(normalised, spec.order)
+        counted = merged((run_of(batch, spec) for batch in batches(text)), spec.order)
         words, ngrams = to_tables(counted)
         files[language + WORDS_SUFFIX], files[language + NGRAMS_SUFFIX] = parquet_file(words), parquet_file(ngrams)
         counters |= {f"{language}.documents": len(text), f"{language}.words": int(counted.counts.sum())}
     return ShardOutput(files, counters)
 
 
+def batches(text: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """The texts in order, in slices of BATCH_BYTES and the last text's rest."""
+    sizes = pc.binary_length(text.cast(pa.large_binary())).to_numpy()
+    number = np.cumsum(sizes) // BATCH_BYTES
+    bounds = np.flatnonzero(np.diff(number, prepend=-1)).tolist()
+    for first, end in itertools.pairwise([*bounds, len(text)]):
+        yield text.slice(first, end - first)
+
+
+def run_of(text: pa.ChunkedArray, spec: NgramLmSpec) -> Run:
+    normalised, _ = normalise(*text_buffers(text), spec.tokens)
+    return count_run(normalised, spec.order)
+
+
 def train(shard: dict[str, str], context: Context) -> ShardOutput:
     """One language's model."""
     spec, language = context.spec, shard["language"]
-    together = add(list(runs_of(language, context)), spec.order)
+    together = merged(runs_of(language, context), spec.order)
     least_counts = tuple(spec.least_count(order) for order in range(1, spec.order + 1))
     model = estimate(together, len(SPECIAL) + len(together.words), least_counts)
     sizes = [len(order.logprob) for order in model.orders]

@@ -26,6 +26,8 @@ ENTRY = np.dtype([("key", np.uint64), ("logprob", np.float32), ("backoff", np.fl
 """A free one has the key 0, which no hash is."""
 _COUNTS = re.compile(rb"^ngram ([0-9]+)=([0-9]+)\n", re.MULTILINE)
 _HEADER_BYTES = 4096
+BLOCK_WORDS = 4096
+"""Words that are looked up at once: what is held of them stays in the processor's cache, however long the document."""
 _TAB = ord("\t")
 
 
@@ -211,62 +213,92 @@ def _score(
     num_unknown: npt.NDArray[np.int64],
 ) -> None:  # pragma: no cover
     order = len(starts) - 1
-    longest = 0
-    for document in range(len(offsets) - 1):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    # A word takes two bytes or more, and each sentence has <s> and </s> besides.
-    room = 3 * longest // 2 + 2
-    words = np.empty(room, dtype=np.uint64)
-    keys = np.empty(room, dtype=np.uint64)
-    position = np.empty(room, dtype=np.int64)
-    sizes = np.empty(room, dtype=np.int64)
+    room = BLOCK_WORDS + order
+    words, keys = np.empty(room, dtype=np.uint64), np.empty(room, dtype=np.uint64)
+    position, matched = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
     best = np.empty(room, dtype=np.float32)
     backoffs = np.empty((order, room), dtype=np.float32)
     for document in range(len(offsets) - 1):
-        length = _hash_sentences(data, offsets[document], offsets[document + 1], words, position)
-        for i in range(length):
-            keys[i] = words[i]
-            sizes[i] = 0
-            best[i] = unknown
-        # One order after the other: the table is read at many places at once, which hides most of the time to memory.
-        for size in range(1, order + 1):
-            for i in range(length):
-                backoffs[size - 1, i] = 0
-                # What has no shorter match has no longer one.
-                if sizes[i] != size - 1 or position[i] < size - 1:
-                    continue
-                if size > 1:
-                    keys[i] = extended(keys[i], words[i - size + 1])
-                entry = entries[_place(keys[i], size, entries, starts)]
-                if entry["key"] != 0:
-                    sizes[i] = size
-                    best[i] = entry["logprob"]
-                    backoffs[size - 1, i] = entry["backoff"]
+        i, stop = offsets[document], offsets[document + 1]
         total, scored, unknowns = 0.0, 0, 0
-        for i in range(length):
-            if position[i] == 0:
-                continue  # <s>
-            total += best[i]
-            for context in range(max(sizes[i], 1), min(position[i], order - 1) + 1):
-                total += backoffs[context - 1, i - 1]
-            scored += 1
-            unknowns += sizes[i] == 0
+        # The words that end the block before come again, as a context.
+        again, place = 0, 0
+        while i < stop:
+            i, place, length = _hash_words(data, i, stop, words, position, again, place)
+            _look_up(words, position, length, entries, starts, unknown, keys, matched, best, backoffs)
+            for word in range(length):
+                if word < again or position[word] == 0:
+                    continue  # <s> is given
+                total += best[word]
+                for context in range(max(matched[word], 1), min(position[word], order - 1) + 1):
+                    total += backoffs[context - 1, word - 1]
+                scored += 1
+                unknowns += matched[word] == 0
+            again = min(order - 1, length)
+            for word in range(again):
+                words[word] = words[length - again + word]
+                position[word] = min(word, position[length - again + word])
         logprob[document] = total
         num_words[document] = scored
         num_unknown[document] = unknowns
 
 
 @numba.njit(cache=True, inline="always")
-def _hash_sentences(
-    data: Bytes, start: int, stop: int, words: npt.NDArray[np.uint64], position: npt.NDArray[np.int64]
-) -> int:  # pragma: no cover
-    """Hashes of <s>, the words and </s> of each sentence, and their places in it. Returns how many."""
+def _look_up(
+    words: npt.NDArray[np.uint64],
+    position: npt.NDArray[np.int64],
+    length: int,
+    entries: npt.NDArray[np.void],
+    starts: Offsets,
+    unknown: np.float32,
+    keys: npt.NDArray[np.uint64],
+    matched: npt.NDArray[np.int64],
+    best: npt.NDArray[np.float32],
+    backoffs: npt.NDArray[np.float32],
+) -> None:  # pragma: no cover
+    """For each word: the length of the longest known n-gram that ends in it, its log10 p, and the back-off weights of
+    all that end in it."""
+    for word in range(length):
+        keys[word] = words[word]
+        matched[word] = 0
+        best[word] = unknown
+    # One order after the other: the table is read at many places at once, which hides most of the time to memory.
+    for size in range(1, len(starts)):
+        for word in range(length):
+            backoffs[size - 1, word] = 0
+            # What has no shorter match has no longer one.
+            if matched[word] != size - 1 or position[word] < size - 1:
+                continue
+            if size > 1:
+                keys[word] = extended(keys[word], words[word - size + 1])
+            entry = entries[_place(keys[word], size, entries, starts)]
+            if entry["key"] != 0:
+                matched[word] = size
+                best[word] = entry["logprob"]
+                backoffs[size - 1, word] = entry["backoff"]
+
+
+@numba.njit(cache=True, inline="always")
+def _hash_words(
+    data: Bytes,
+    i: int,
+    stop: int,
+    words: npt.NDArray[np.uint64],
+    position: npt.NDArray[np.int64],
+    length: int,
+    place: int,
+) -> tuple[int, int, int]:  # pragma: no cover
+    """Hashes of <s>, the words and </s> of the sentences from i on, and their places in these, until a block is full.
+
+    Returns where it stopped in the text and in the sentence, and how many hashes there are with the `length` before.
+    """
     begin = stirred(step(step(step(hash_of(), np.uint8(60)), np.uint8(115)), np.uint8(62)))
     end = stirred(step(step(step(step(hash_of(), np.uint8(60)), np.uint8(47)), np.uint8(115)), np.uint8(62)))
-    length, place = 0, 0
     value = hash_of()
-    for i in range(start, stop):
+    # A word may bring <s> and </s>.
+    while i < stop and length + 3 <= BLOCK_WORDS:
         byte = data[i]
+        i += 1
         if byte != SPACE and byte != NEWLINE:
             value = step(value, byte)
             continue
@@ -279,4 +311,4 @@ def _hash_sentences(
         if byte == NEWLINE:
             words[length], position[length] = end, place
             length, place = length + 1, 0
-    return length
+    return i, place, length

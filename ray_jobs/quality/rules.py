@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configs.quality import Bucket, Limits, QualitySpec
 from configs.toxicity import ToxicWords
 
-CCNET = "CCNet (Wenzek et al. 2020, section 5.2): head, middle and tail by percentile of perplexity"
+CCNET = "CCNet (Wenzek et al. 2020; PerplexityBucket): head, middle and tail by percentile of perplexity"
 
 
 DCLM = "DCLM (Li et al. 2024, section 4.4): probability of being like the reference, by a fastText-style classifier"

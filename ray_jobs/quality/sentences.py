@@ -7,7 +7,8 @@ mark or symbol is a word of its own, or white space under the choice `ccnet-word
 every character is a word. Hangul stays in syllables. What is no valid UTF-8 separates words; control and format
 characters are left out.
 
-Normalised text has one space between words and a newline after each sentence; there are no empty sentences.
+Normalised text has one space between words and a newline after each sentence. There are no empty sentences, where CCNet
+scores an empty line as a sentence's end.
 """
 
 import re

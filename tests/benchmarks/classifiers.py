@@ -3,7 +3,7 @@
     python -m tests.benchmarks.classifiers [--only NAME …] [--peers] [--json]
 
 Speed is of one core, over real main text (Debian's manuals) cut into documents of 4 KB. What is told apart are Debian's
-manuals, as a reference, and real pages of the web, as a crawl; and 252 labelled comments.
+manuals in English, as a reference, and English pages of the web, as a crawl; and 252 labelled comments.
 """
 
 import csv
@@ -28,21 +28,22 @@ SETTINGS = {"dim": 100, "epoch": 5, "lr": 0.5, "wordNgrams": 2, "bucket": 1_000_
 
 @functools.cache
 def pages() -> tuple[list[str], "np.ndarray"]:
-    """Texts of manuals and of real pages, in random order, and which are manuals."""
+    """English texts of manuals and of real pages, in random order, and which are manuals."""
     import numpy as np
     from fastwarc import ArchiveIterator, WarcRecordType
 
+    from ray_jobs.crawl.scores import identify_language
     from ray_jobs.crawl.text import main_text
     from tests.dedup.corpus import debian_texts
 
     archive = DATA / "realpages" / "realpages-dev.warc.gz"
     if not archive.is_file():
         raise NotMeasured(f"{archive} is not there: set HEADRACE_DATA to the data's folder")
-    manuals, web = debian_texts(DATA, 1500), []
+    manuals, web = [text for text in debian_texts(DATA, 2500) if identify_language(text)[0] == "en"], []
     with archive.open("rb") as stream:
         for record in ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=True):
             text = main_text(record.reader.read().decode(errors="replace"))
-            if text and len(text) > 200:
+            if text and len(text) > 200 and identify_language(text)[0] == "en":
                 web.append(text)
     order = np.random.default_rng(1).permutation(len(manuals) + len(web))
     texts = [*manuals, *web]

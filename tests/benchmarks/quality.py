@@ -5,6 +5,7 @@
 
 import functools
 import gzip
+import itertools
 import json
 import os
 import resource
@@ -91,8 +92,7 @@ def perplexity_docs_per_s_core_kenlm(bench: Bench) -> float:
     folder = bench.new_folder()
     (folder / "model.arpa").write_bytes(gzip.decompress(model_of(bench.input)))
     normalised, offsets = normalise(*text_buffers(documents), "ccnet")
-    ends = offsets.tolist()
-    cut = [normalised[a:b].tobytes().decode() for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    cut = [normalised[a:b].tobytes().decode() for a, b in itertools.pairwise(offsets.tolist())]
     (folder / "documents.jsonl").write_text(
         "".join(json.dumps(pair) + "\n" for pair in zip(documents.to_pylist(), cut, strict=True))
     )

@@ -77,16 +77,8 @@ def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any]
         task["name"].split()[0]: task["state"]["name"]
         for task in prefect(headrace, "/task_runs/filter", {"flow_runs": {"id": {"any_": [changed["flow_run"]]}}})
     }
-    assert names == {
-        "snapshot": "Cached",
-        "reference": "Cached",
-        "filter": "Cached",
-        "dedup": "Cached",
-        "ngram-lm": "Cached",
-        "classifier": "Cached",
-        "quality": "Cached",
-        "scrub": "Completed",
-    }
+    cached = {"snapshot", "reference", "ngram-lm", "filter", "dedup", "classifier", "quality"}
+    assert names == {**dict.fromkeys(cached, "Cached"), "scrub": "Completed"}
     keys = {
         a["key"] for a in prefect(headrace, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["flow_run"]]}}})
     }

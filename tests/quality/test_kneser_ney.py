@@ -15,7 +15,7 @@ from ray_jobs.quality.counts import add
 from ray_jobs.quality.kneser_ney import FALLBACK
 from tests.dedup.corpus import debian_texts
 from tests.quality.golden import FOLDER, PRUNINGS, corpus
-from tests.quality.texts import arpa_of, model_of, ngrams_of, normalised, read, run_of, scores_of
+from tests.quality.texts import arpa_of, logprob, model_of, ngrams_of, normalised, plain_score, read, run_of, scores_of
 
 
 def assert_equal_models(ours: bytes, theirs: bytes) -> None:
@@ -59,27 +59,14 @@ def test_after_every_context_the_probabilities_of_all_words_sum_to_one(
         assert total == pytest.approx(1, abs=1e-5)
 
 
-def logprob(ngrams: dict[str, tuple[float, float]], ngram: list[str], order: int) -> float:
-    """Of the last word after the others, by the definition of the format."""
-    ngram = ngram[-order:]
-    if " ".join(ngram) in ngrams:
-        return ngrams[" ".join(ngram)][0]
-    return ngrams.get(" ".join(ngram[:-1]), (0.0, 0.0))[1] + logprob(ngrams, ngram[1:], order)
-
-
 @given(sentences, st.integers(2, 5))
 def test_a_text_scores_as_its_words_do_one_by_one(text: list[str], order: int) -> None:
     data = gzip.decompress(arpa_of(text, (1,) * order))
     ngrams = ngrams_of(data)
     probe = ["a b c d", "d unheard a", *text[:3]]
     scores = scores_of(read(data), ["\n".join(probe)])
-    expected, num_words = 0.0, 0
-    for sentence in probe:
-        line = ["<s>", *(word if word in ngrams else "<unk>" for word in sentence.split()), "</s>"]
-        expected += sum(logprob(ngrams, line[: end + 1], order) for end in range(1, len(line)))
-        num_words += len(line) - 1
-    assert scores.logprob[0] == pytest.approx(expected, abs=1e-4)
-    assert scores.num_words[0] == num_words
+    assert scores.logprob[0] == pytest.approx(sum(plain_score(ngrams, line, order) for line in probe), abs=1e-4)
+    assert scores.num_words[0] == sum(len(line.split()) + 1 for line in probe)
 
 
 @given(st.lists(sentences, min_size=1, max_size=4), st.integers(2, 4))

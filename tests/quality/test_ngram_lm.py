@@ -9,6 +9,7 @@ from configs.quality import NgramLmSpec
 from configs.scrub import ScrubSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.quality import counts, ngram_lm_job
 from ray_jobs.quality.scoring import model_files
 from tasks.node import task_of
 from tests.dedup.corpus import computed, document_table, published
@@ -48,6 +49,19 @@ def test_the_model_is_that_of_all_files_together(tmp_path: Path) -> None:
     ]
     assert found[0] == found[1]
     assert ngrams_of(found[0]["en"]).keys() == expected.keys()
+
+
+def test_batches_do_not_change_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [document_table(corpus()), document_table(["", "", "one more"], 1)]
+    whole = models(trained(ALL, tables, open_store(tmp_path / "whole")))
+    monkeypatch.setattr(ngram_lm_job, "BATCH_BYTES", 100)
+    monkeypatch.setattr(counts, "FEW_NGRAMS", 20)
+    assert models(trained(ALL, tables, open_store(tmp_path / "batches"))) == whole
+    text = pa.chunked_array([corpus()[:9], corpus()[9:30]], pa.large_string())
+    slices = list(ngram_lm_job.batches(text))
+    assert [line for part in slices for line in part.to_pylist()] == corpus()[:30]
+    assert 5 < len(slices) < 30
+    assert list(ngram_lm_job.batches(text[:0])) == []
 
 
 def test_what_comes_seldom_is_left_out(store: Store) -> None:

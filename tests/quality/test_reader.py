@@ -2,16 +2,17 @@
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ray_jobs.quality import kenlm_scorer, reader
-from ray_jobs.quality.reader import read_arpa
+from ray_jobs.quality.reader import BLOCK_WORDS, read_arpa
 from tests.dedup.corpus import debian_texts
-from tests.quality.golden import FOLDER, PRUNINGS, corpus, probes
-from tests.quality.texts import arpa_of, normalised, read, scores_of
+from tests.quality.golden import FOLDER, PRUNINGS, WORDS, corpus, probes
+from tests.quality.texts import arpa_of, ngrams_of, normalised, plain_score, read, scores_of
 
 
 @pytest.mark.parametrize("name", PRUNINGS)
@@ -49,6 +50,33 @@ def test_unknown_words_are_counted_and_raise_perplexity() -> None:
     scores = scores_of(read_arpa(arpa_of(corpus(), (1, 1, 1))), ["the mill turns", "the zzz turns", "zzz zzz zzz"])
     assert scores.num_unknown.tolist() == [0, 1, 3]
     assert scores.perplexity[0] < scores.perplexity[1] < scores.perplexity[2]
+
+
+def test_real_pages_read_better_than_their_own_words_shuffled(data_dir: Path) -> None:
+    texts = [text for text in debian_texts(data_dir, 300) if " the " in text and len(text) > 1000]
+    half = len(texts) // 2
+    model = read_arpa(arpa_of(normalised(texts[:half])[0].tobytes().decode().splitlines(), (1, 1, 2)))
+    draw = random.Random(1)
+    shuffled = [" ".join(draw.sample(words := text.split(), len(words))) for text in texts[half:]]
+    whole = [" ".join(text.split()) for text in texts[half:]]
+    worse = scores_of(model, shuffled).perplexity > scores_of(model, whole).perplexity
+    assert len(worse) > 50
+    assert worse.mean() > 0.98
+
+
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_a_long_document_is_scored_as_its_words_one_by_one(name: str) -> None:
+    """However it falls into blocks: as one sentence, as short ones, and as one that ends where a block does."""
+    data = (FOLDER / f"{name}.arpa").read_bytes()
+    ngrams, order, model = ngrams_of(data), len(PRUNINGS[name]), read(data)
+    draw = random.Random(9)
+    words = draw.choices([*WORDS, "unheard"], k=2 * BLOCK_WORDS + 77)
+    lines = [" ".join(words[first : first + 5]) for first in range(0, len(words), 5)]
+    texts = [" ".join(words), "\n".join(lines), *(" ".join(words[: BLOCK_WORDS - less]) for less in range(6))]
+    scores = scores_of(model, texts)
+    expected = [sum(plain_score(ngrams, line, order) for line in text.split("\n")) for text in texts]
+    assert scores.logprob == pytest.approx(np.array(expected), abs=1e-2, rel=1e-6)
+    assert scores.num_words.tolist() == [len(text.split()) + len(text.split("\n")) for text in texts]
 
 
 def test_documents_are_scored_alone() -> None:

@@ -44,6 +44,20 @@ def ngrams_of(data: bytes) -> dict[str, tuple[float, float]]:
     return found
 
 
+def logprob(ngrams: dict[str, tuple[float, float]], ngram: list[str], order: int) -> float:
+    """Of the last word after the others, by the definition of the format."""
+    ngram = ngram[-order:]
+    if " ".join(ngram) in ngrams:
+        return ngrams[" ".join(ngram)][0]
+    return ngrams.get(" ".join(ngram[:-1]), (0.0, 0.0))[1] + logprob(ngrams, ngram[1:], order)
+
+
+def plain_score(ngrams: dict[str, tuple[float, float]], sentence: str, order: int) -> float:
+    """log10 p of a sentence and its end, word by word."""
+    line = ["<s>", *(word if word in ngrams else "<unk>" for word in sentence.split()), "</s>"]
+    return sum(logprob(ngrams, line[max(0, end - order) : end + 1], order) for end in range(1, len(line)))
+
+
 def scores_of(model: LanguageModel, texts: Sequence[str]) -> Scores:
     return reader.score(model, *normalised(texts))
 
