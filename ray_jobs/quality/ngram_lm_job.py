@@ -71,8 +71,8 @@ def run(spec: NgramLmSpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
     trained = output.fan_out("models", [{"language": language} for language in spec.languages], train, context)
     if len(trained) < len(spec.languages):
         raise NodeFailed(
-            f"{len(spec.languages) - len(trained)} of {len(spec.languages)} models failed: without them the documents in "
-            "their languages would go unscored. See attempts/<id>/failures/, mend the cause and run again"
+            f"{len(spec.languages) - len(trained)} of {len(spec.languages)} models failed: documents in their "
+            "languages would go unscored. See attempts/<id>/failures/, mend the cause and run again"
         )
     for receipt in trained:
         for order in receipt.info["fallback_orders"]:
