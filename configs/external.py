@@ -86,7 +86,9 @@ class ReferenceSource(Spec):
     name: SourceName = "reference"
     """First part of the documents' ids."""
     files: TextFiles | None = None
+    """Texts of one's own."""
     python_documentation: PythonDocumentation | None = None
+    """What needs no network."""
 
     @property
     def needs_network(self) -> bool:
@@ -109,6 +111,7 @@ class ReferenceSpec(Spec):
 
     name: SourceName = "reference"
     content: Annotated[PinnedTextFiles | PinnedPythonDocumentation, Field(discriminator="kind")]
+    """What was pinned."""
 
 
 class LabelColumn(Spec):
@@ -183,7 +186,9 @@ class EvalSetsSource(Spec):
     """
 
     sets: tuple[EvalSet, ...] = ()
+    """In the order in which reports list them."""
     service_questions: ServiceQuestions | None = None
+    """A set that needs no network."""
 
     @property
     def needs_network(self) -> bool:

@@ -89,7 +89,7 @@ KINDS = (
         {"documents": "dedup"},
         optional={"language_model": "ngram-lm", "classifier": "classifier", "toxicity": "toxicity"},
     ),
-    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "quality"}),
+    NodeKind(ScrubSpec, "ray_jobs.scrub.job:run", {"documents": "quality"}, optional={"eval_sets": "eval-sets"}),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
     NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),

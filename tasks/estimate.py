@@ -125,7 +125,8 @@ def _pinned_bytes(node: PlannedNode, rates: Rates) -> float:
         return (crawl.num_files or rates.archives_of_a_crawl) * rates.archive_bytes[crawl.format]
     spec = node.payload["spec"]
     parts = [spec, spec.get("content", {}), *spec.get("sets", [])]
-    pinned = sum(file["size"] for part in parts for file in part.get("files", []))
+    lists = [part["files"] for part in parts if isinstance(part.get("files"), list)]  # unpinned, it is what was written
+    pinned = sum(file["size"] for files in lists for file in files)
     generated = ("num_operations", "num_docstring_pages", "num_modules", "num_questions")
     return float(pinned) or 4000.0 * sum(part.get(name, 0) for part in parts for name in generated)
 

@@ -1,4 +1,4 @@
-"""scrub: personal data becomes typed placeholders."""
+"""scrub: no text of the evaluation sets, and typed placeholders for personal data."""
 
 from ray_jobs.checkpoint.manifest import Manifest
 from tasks import funnel
@@ -24,7 +24,7 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 NODE = NodeTask(
     "scrub",
-    "Replaces e-mail and IP addresses, numbers of phones, cards, accounts and social security, and secret keys.",
+    "Drops documents that hold text of the evaluation sets; replaces e-mail and IP addresses, numbers and secret keys.",
     headline,
     facts,
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NUM_RUNS = 5
 # Columns of audits that say why a page was dropped; the others are what was measured of it.
-REASONS = ("rule", "value", "threshold", "source", "duplicate_of_url", "duplicate_of", "similarity")
+REASONS = ("rule", "value", "threshold", "source", "duplicate_of_url", "duplicate_of", "similarity", "contaminated_by")
 
 
 def status(store: options.StoreUrl = None, as_json: options.Json = False) -> None:

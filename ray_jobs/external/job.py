@@ -71,7 +71,14 @@ def text_documents(shard: dict[str, Any], spec: ReferenceSpec) -> ShardOutput:
     content = spec.content
     assert isinstance(content, PinnedTextFiles)
     file = shard["file"]
-    rows = Rows(spec.name, content.files[file], content.format, content.allowed_hosts, content.text_unit)
+    rows = Rows(
+        spec.name,
+        content.files[file],
+        content.format,
+        content.allowed_hosts,
+        content.text_unit,
+        columns=(content.text_field,),
+    )
     documents = DocumentsFile(f"{spec.name}/{file:05d}", content.language)
     num_rows = 0
     for row, fields in rows:
@@ -103,7 +110,14 @@ def installed_documents(shard: dict[str, Any], spec: ReferenceSpec) -> ShardOutp
 def labelled_documents(shard: dict[str, Any], spec: LabelsSpec) -> ShardOutput:
     """One file's texts, each with its label."""
     file = shard["file"]
-    rows = Rows(spec.name, spec.files[file], spec.format, spec.allowed_hosts, spec.text_unit)
+    rows = Rows(
+        spec.name,
+        spec.files[file],
+        spec.format,
+        spec.allowed_hosts,
+        spec.text_unit,
+        columns=(spec.text_field, spec.label_field),
+    )
     documents = DocumentsFile(f"{spec.name}/{file:05d}", spec.language, LABELLED)
     num_rows, found = 0, Counter[str]()
     for row, fields in rows:

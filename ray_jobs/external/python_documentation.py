@@ -30,7 +30,10 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def installed_versions() -> dict[str, str]:
     """Raises ValueError where a package is not installed."""
-    return {"python": python_version(), **versions_of(PACKAGES, "the reference corpus python_documentation")}
+    versions = versions_of(PACKAGES, "the reference corpus python_documentation")
+    # What follows the plus is the build's, such as torch's for CPUs or for GPUs: its docstrings are the same.
+    release = {name: version.partition("+")[0] for name, version in versions.items()}
+    return {"python": python_version(), **release}
 
 
 def num_files(content: PinnedPythonDocumentation) -> int:

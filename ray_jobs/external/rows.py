@@ -60,6 +60,8 @@ class Rows:
     allowed_hosts: tuple[str, ...] = ()
     text_unit: Literal["file", "paragraph", "line"] = "file"
     """Of files of format text, whose rows have the one field "text"."""
+    columns: tuple[str, ...] = ()
+    """Fields that are asked for, where others need not be read."""
 
     def __iter__(self) -> Iterator[tuple[int, Fields]]:
         match self._format:
@@ -111,7 +113,7 @@ class Rows:
             try:
                 # NaN and infinities, which some writers leave in place of a missing number, are none in JSON.
                 fields = json.loads(line, parse_constant=lambda name: None)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # a ValueError too where a number has thousands of digits
                 raise self.error(row, f"is not JSON ({error}): write one object a line") from error
             if not isinstance(fields, dict):
                 raise self.error(row, f"is {_kind(fields)}: write one JSON object a line")
@@ -136,17 +138,17 @@ class Rows:
 
     def _text_rows(self) -> Iterator[tuple[int, Fields]]:
         first, lines = 1, list[str]()
-        num_bytes = 0
+        length = 0
         for row, line in self._lines():
             ends = self.text_unit == "line" or (self.text_unit == "paragraph" and not line.strip())
             first = first if lines else row
             lines.append(line)
-            num_bytes += len(line)
-            if num_bytes > MAX_ROW_BYTES:
+            length += len(line)
+            if length > MAX_ROW_BYTES:
                 raise self.error(first, f"begins a text of more than {MAX_ROW_BYTES >> 20} MiB: set text_unit: line")
             if ends:
                 yield first, {"text": "".join(lines)}
-                lines, num_bytes = [], 0
+                lines, length = [], 0
         if lines:
             yield first, {"text": "".join(lines)}
 
@@ -184,8 +186,12 @@ class Rows:
 
         row = 0
         with self._parquet() as file:
+            names = file.schema_arrow.names
+            wanted = {name if name in names else name.partition(".")[0] for name in self.columns}
+            # Where one is missing all are read, for the error to name.
+            columns = sorted(wanted) if wanted and wanted <= set(names) else None
             try:
-                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                     for fields in batch.to_pylist():
                         row += 1
                         yield row, fields

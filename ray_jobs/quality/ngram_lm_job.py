@@ -25,7 +25,7 @@ from configs.base import Resources
 from configs.quality import NgramLmSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint, read_checked
 from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, ShardOutput, parquet_file
-from ray_jobs.cluster.fan_out import UserError
+from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.quality.arpa import arpa
 from ray_jobs.quality.counts import SPECIAL, Run, count_run, from_tables, merged, to_tables
@@ -64,11 +64,16 @@ def run(spec: NgramLmSpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
         if not sum(receipt.counters.get(f"{language}.words", 0) for receipt in counted):
             raise UserError(
                 f"{documents.node} has no word in {language!r} to train a language model on: leave it out of "
-                "ngram-lm.languages, or give a reference that has that language"
+                "ngram-lm.languages, or give a reference that says of its documents that they are in it"
             )
     context = replace(context, runs=tuple(file for receipt in counted for file in receipt.files))
 
     trained = output.fan_out("models", [{"language": language} for language in spec.languages], train, context)
+    if len(trained) < len(spec.languages):
+        raise NodeFailed(
+            f"{len(spec.languages) - len(trained)} of {len(spec.languages)} models failed: documents in their "
+            "languages would go unscored. See attempts/<id>/failures/, mend the cause and run again"
+        )
     for receipt in trained:
         for order in receipt.info["fallback_orders"]:
             log.warning(

@@ -16,6 +16,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.report.classifiers import classifiers_section
+from ray_jobs.report.contamination import contamination_section
 from ray_jobs.report.documents import documents_section
 from ray_jobs.report.duplicates import duplicates_section
 from ray_jobs.report.evaluation import evaluation_section
@@ -54,6 +55,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
         duplicates_section(nodes, spec.num_samples),
         classifiers_section(nodes),
         personal_section(nodes, spec.num_samples),
+        contamination_section(nodes, spec.num_samples),
         lineage_section(nodes, prices),
         table_section(nodes, prices),
     ]

@@ -68,8 +68,11 @@ def pinned_of(node: Node) -> Pinned:
             f"{name}: {count(len(files))} files, {data_size(total)}, each pinned by its size and its etag or checksum"
         )
         return Pinned(node, about, digest, [file["url"] for file in spread(files, NUM_URLS)])
-    made = node.checkpoint.files("crawl.warc.gz")
-    pages = node.manifest.counters.get("pages", sum(file.rows for file in made))
     versions = ", ".join(f"{package} {version}" for package, version in sorted(content.get("versions", {}).items()))
+    examples = [f"a function of the versions of {versions}"] if versions else []
+    made = node.checkpoint.files("crawl.warc.gz")
+    if not made:
+        return Pinned(node, f"{name}: {headline(node)}, of what is installed here", digest, examples)
+    pages = node.manifest.counters.get("pages", sum(file.rows for file in made))
     about = f"{name}: {count(pages)} pages in {count(len(made))} archives made here ({data_size(node.output_bytes)})"
-    return Pinned(node, about, digest, [f"a function of the versions of {versions}"] if versions else [])
+    return Pinned(node, about, digest, examples)

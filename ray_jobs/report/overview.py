@@ -72,6 +72,10 @@ def headline(node: Node) -> str:
         case "snapshot" if "archives" in known:
             size = known.get("archive_bytes", node.output_bytes)
             return f"{figure(known['archives'])} archives, {data_size(float(size))}"
+        case "reference" | "labels" if {"texts", "text_bytes"} <= set(known):
+            return f"{figure(known['texts'])} texts, {data_size(float(known['text_bytes']))}"
+        case "eval-sets" if "examples" in known:
+            return f"{figure(known['examples'])} examples in {figure(known['sets'])} sets"
         case "tokenizer" if "vocab_size" in known:
             return f"{figure(known['vocab_size'])} tokens, {figure(known.get('bytes_per_token', '–'))} bytes each"
         case "tokens" if "train_num_tokens" in known:

@@ -43,6 +43,13 @@ DATATROVE = (
     "orjson==3.11.3",
 )
 
+DATATROVE_DECONTAMINATION = (
+    "datatrove==0.10.1",
+    "spacy==3.8.18",
+    "regex==2026.11.19",
+    "xxhash==3.6.0",  # a newer one hashes no strings, which datatrove gives it
+)
+
 
 @functools.cache
 def scratch() -> Path:
@@ -285,6 +292,50 @@ def pii_mb_per_s(bench: Bench) -> float:
         "replaced": sum(map(len, scrubbed.spans)),
     }
     return megabytes / seconds()
+
+
+@figure("MB/s", target="≥ 100 × decontamination_mb_per_s_core_datatrove")
+def decontamination_mb_per_s_core(bench: Bench) -> float:
+    """Looking for the 13-grams of GSM8K's questions and answers in real main text."""
+    import numpy as np
+    import pyarrow as pa
+
+    from configs.scrub import Decontamination
+    from ray_jobs.scrub.ngrams import find_matches, index_examples
+
+    rule, examples = Decontamination(), pa.array(eval_examples(), pa.large_string())
+    index = index_examples(examples, np.zeros(len(examples), np.int32), rule.ngram_words, rule.min_words)
+    texts = main_texts(bench.input)
+    with processor_time() as seconds:
+        matches = find_matches(texts, index)
+    bench.notes |= {"megabytes": round(text_megabytes(texts), 1), "ngrams": len(index), "matches": len(matches.ngram)}
+    return text_megabytes(texts) / seconds()
+
+
+@figure("MB/s", warm_up=False)  # the script warms up by itself
+def decontamination_mb_per_s_core_datatrove(bench: Bench) -> float:
+    from configs.scrub import Decontamination
+
+    folder = bench.new_folder()
+    documents, examples = folder / "documents.jsonl", folder / "examples.jsonl"
+    documents.write_text("\n".join(map(json.dumps, equal_documents(bench.input)[:PEER_DOCUMENTS].to_pylist())))
+    # How many hardly matters to it, which looks them up in a dict, but it takes long to index them.
+    examples.write_text("\n".join(map(json.dumps, eval_examples()[:PEER_DOCUMENTS])))
+    rule = Decontamination()
+    speed, dropped = peer(
+        bench, DATATROVE_DECONTAMINATION, "peer_datatrove_decontamination.py", documents, examples, rule.ngram_words
+    )
+    bench.notes |= {"documents": PEER_DOCUMENTS, "dropped": int(dropped), "version": DATATROVE_DECONTAMINATION[0]}
+    return speed
+
+
+@functools.cache
+def eval_examples() -> list[str]:
+    file = DATA / "eval" / "gsm8k_train.jsonl"
+    if not file.is_file():
+        raise NotMeasured(f"{file} is not there: set HEADRACE_DATA to the data's folder")
+    rows = map(json.loads, file.read_text().splitlines())
+    return [f"{row['question']}\n{row['answer']}" for row in rows]
 
 
 def text_megabytes(texts: "pa.ChunkedArray") -> float:

@@ -55,7 +55,8 @@ def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any
     headrace, run, _ = ran
     audits = headrace.manifest("scrub", run["nodes"]["scrub"]["key"]).outputs
     audit = next(file for file in audits if file.name == "audit.parquet")
-    kept = pq.read_table(pa.BufferReader(read_checked(open_store(headrace.store_url), audit)))["id"][0].as_py()
+    rows = pq.read_table(pa.BufferReader(read_checked(open_store(headrace.store_url), audit))).to_pylist()
+    kept = next(row["id"] for row in rows if row["decision"] == "kept")
     (document,) = headrace.json("why", kept, "--recipe", "tiny")["documents"]
     assert [(step["node"], step["decision"]) for step in document["steps"]] == [
         ("filter", "kept"),
@@ -77,7 +78,7 @@ def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any]
         task["name"].split()[0]: task["state"]["name"]
         for task in prefect(headrace, "/task_runs/filter", {"flow_runs": {"id": {"any_": [changed["flow_run"]]}}})
     }
-    cached = {"snapshot", "reference", "ngram-lm", "filter", "dedup", "classifier", "quality"}
+    cached = {"snapshot", "reference", "ngram-lm", "eval-sets", "filter", "dedup", "classifier", "quality"}
     assert names == {**dict.fromkeys(cached, "Cached"), "scrub": "Completed"}
     keys = {
         a["key"] for a in prefect(headrace, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["flow_run"]]}}})

@@ -88,6 +88,14 @@ def test_fields_within_fields_and_lists_are_text(tmp_path: Path, store: Store) -
     path = written(tmp_path / "a.jsonl", [{"page": {"text": ["one", {"x": 2}], "n": 1}, "a.b": "dotted"}])
     assert rows(reference(store, urls=[path], text_field="page.text"), "documents.parquet")[0]["text"] == "one\n2"
     assert rows(reference(store, urls=[path], text_field="a.b"), "documents.parquet")[0]["text"] == "dotted"
+    table_path = written(tmp_path / "a.parquet", [{"page": {"text": "one", "n": 1}, "a.b": "dotted", "x": 1}])
+    for field, text in (("page.text", "one"), ("a.b", "dotted")):
+        node = reference(store, urls=[table_path], text_field=field)
+        assert rows(node, "documents.parquet")[0]["text"] == text
+    with pytest.raises(UserError, match=r"row 1 has no field 'page\.txt': it has 'page'"):
+        reference(store, urls=[table_path], text_field="page.txt")
+    with pytest.raises(UserError, match=r"row 1 has no field 'pages\.text': it has 'page', 'a\.b', 'x'"):
+        reference(store, urls=[table_path], text_field="pages.text")
 
 
 def test_rows_without_text_are_counted(tmp_path: Path, store: Store) -> None:
@@ -116,6 +124,7 @@ WRONG = [
     ("a.jsonl", b'["a"]\n', r"row 1 is a list: write one JSON object a line"),
     ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"row 2 is not UTF-8 \(byte 0xff at 10\)"),
     ("a.jsonl", b"[" * 100_000 + b"\n", r"row 1 is not JSON"),
+    ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}\n", r"row 1 is not JSON"),
     ("a.txt", b"fine\n\xc3", r"row 2 is not UTF-8"),
     ("a.csv", b"text,n\na,1\nb\n", r"row 2 has 1 fields, the header has 2"),
     ("a.csv", b"text,n\na,1\nb,2,3,4\n", r"row 2 has 4 fields, the header has 2"),
@@ -192,6 +201,7 @@ def test_installed_documentation_is_a_reference_without_a_network(store: Store) 
     assert not source.needs_network
     spec = pin_reference(source)
     assert ReferenceSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert not any("+" in version for version in spec.content.versions.values())
     node = computed(spec, {}, store)
     found = rows(node, "documents.parquet")
     assert [len(table(node, file)) for file in node.files("documents.parquet")] == [79, 55, 55]

@@ -1,5 +1,6 @@
 """`headrace why PAGE`: every node's verdict on one page, from the audits of nodes that really ran."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,13 @@ def archive(tmp_path: Path) -> Path:
     path = tmp_path / "crawl.warc.gz"
     mail = record(http(page(f"{PROSE * 12} Write to miller@mill.example.org.")), "http://b.example/mail")
     short = record(http(page("Too short.")), "http://a.example/short")
+    quoting = (
+        f"{' '.join(PROSE.split()[::-2] * 3)} where do the millers of the seven valleys bring their bread? Each Sunday"
+    )
+    quiz = record(http(page(quoting)), "http://c.example/quiz")
     another = http(page(" ".join(reversed(PROSE.split() * 3))))
     original, copy = (record(another, f"http://a.example/{name}") for name in ("original", "copy"))
-    path.write_bytes(members(original, short, copy, mail, copy))
+    path.write_bytes(members(original, short, copy, mail, copy, quiz))
     return path
 
 
@@ -32,7 +37,12 @@ def planned(tmp_path: Path, archive: Path) -> Plan:
         "gopher_quality=null",
         "fineweb=null",
     ]
-    recipe = load_recipe("tiny", [source, "filter.min_words=10", *(f"filter.{off}" for off in rules_off)])
+    question = tmp_path / "questions.jsonl"
+    question.write_text(
+        json.dumps({"question": "Where do the millers of the seven valleys bring their bread each Sunday?"})
+    )
+    evaluated = f"eval-sets={{sets: [{{name: trivia, urls: ['{question}'], fields: [question]}}]}}"
+    recipe = load_recipe("tiny", [source, evaluated, "filter.min_words=10", *(f"filter.{off}" for off in rules_off)])
     return make_plan(recipe, open_store(tmp_path / "store"))
 
 
@@ -85,6 +95,13 @@ def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan,
     assert document.steps[2].facts["toxic_terms"] == 0
     assert document.archive.endswith(archive.name)
     assert trace(plan, document.id) == [document]
+
+
+def test_a_contaminated_page_names_the_example_that_it_holds(plan: Plan) -> None:
+    (document,) = trace(plan, "http://c.example/quiz")
+    step = document.steps[-1]
+    assert (step.node, step.decision) == ("scrub", "dropped")
+    assert step.facts == {"rule": "contaminated", "value": 1, "contaminated_by": "trivia/0"}
 
 
 def test_an_unseen_page_and_a_store_without_a_filter_are_answered_with_what_to_do(
