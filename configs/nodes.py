@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from configs.base import Resources, Spec
+from configs.classifier import ClassifierSpec
 from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
 from configs.pretrain import PretrainSpec
+from configs.quality import NgramLmSpec, QualitySpec
 from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
@@ -82,10 +84,22 @@ KINDS = (
         DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}, retractable=True
     ),
     NodeKind(RepeatsSpec, "ray_jobs.repeats.job:run", {"documents": ("dedup", "filter")}),
+    NodeKind(NgramLmSpec, "ray_jobs.quality.ngram_lm_job:run", {"documents": "reference"}),
+    NodeKind(
+        ClassifierSpec,
+        "ray_jobs.quality.classifier_job:run",
+        optional={"reference": "reference", "crawl": "dedup", "labels": "classifier-labels"},
+    ),
+    NodeKind(
+        QualitySpec,
+        "ray_jobs.quality.job:run",
+        {"documents": ("repeats", "dedup", "filter")},
+        optional={"language_model": "ngram-lm", "classifier": "classifier", "toxicity": "toxicity"},
+    ),
     NodeKind(
         ScrubSpec,
         "ray_jobs.scrub.job:run",
-        {"documents": ("repeats", "dedup", "filter")},
+        {"documents": ("quality", "repeats", "dedup", "filter")},
         optional={"eval_sets": "eval-sets"},
     ),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),

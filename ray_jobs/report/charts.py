@@ -109,7 +109,14 @@ class Layer:
     style: str = "a"
 
 
-def histogram(edges: Sequence[float], layers: Sequence[Layer], x_label: str, y_label: str, log: bool = False) -> Markup:
+def histogram(
+    edges: Sequence[float],
+    layers: Sequence[Layer],
+    x_label: str,
+    y_label: str,
+    log: bool = False,
+    marks: Sequence[Mark] = (),
+) -> Markup:
     """Stacked counts in bins. `edges` are one more than each layer's values; `log` makes x logarithmic."""
     assert all(len(layer.values) == len(edges) - 1 for layer in layers), "one value a bin"
     totals = [sum(values) for values in zip(*(layer.values for layer in layers), strict=True)]
@@ -134,6 +141,9 @@ def histogram(edges: Sequence[float], layers: Sequence[Layer], x_label: str, y_l
                     )
                 )
             below += value
+    for mark in marks:
+        if x.low <= mark.x <= x.high:
+            drawn.append(titled("path", mark.label, d=f"M{x(mark.x):.1f} {TOP}V{HEIGHT - BOTTOM}", class_="mark"))
     if len(layers) > 1:
         drawn += _legend([(layer.name, layer.style) for layer in layers], left)
     return _frame(drawn, f"histogram of {x_label}")

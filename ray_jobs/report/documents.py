@@ -1,5 +1,6 @@
 """The documents: how many came through, why the others did not, which languages and lengths they have."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 
@@ -7,13 +8,17 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from ray_jobs.report.charts import Bar, FunnelStage, Layer, bar, bar_chart, funnel, histogram
+from ray_jobs.report.charts import Bar, FunnelStage, Layer, Mark, bar, bar_chart, funnel, histogram
 from ray_jobs.report.figures import compact, count, data_size, share
-from ray_jobs.report.nodes import Node, Nodes, few_files, read_rows
+from ray_jobs.report.nodes import Node, Nodes, few_files, read_rows, read_table
 from ray_jobs.report.page import Section
 
 NUM_BARS = 10
 BINS_A_DECADE = 6
+FINE_BINS_A_DECADE = 20
+NUM_LANGUAGES = 4
+"""Whose perplexities are shown: those with most documents."""
+BUCKETS = (("head", "a"), ("middle", "b"), ("tail", "d1"))
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def documents_section(nodes: Nodes) -> Section | None:
     if not funnels:
         return None
     stages = [_stage(nodes, node) for node in funnels]
-    figures = [figure for node in funnels for figure in _audit_figures(node)]
+    figures = [figure for node in funnels for figure in [*_audit_figures(node), *_perplexities(node)]]
     return Section(
         "documents",
         "Documents",
@@ -155,3 +160,36 @@ def _lengths(column: pa.ChunkedArray, kept: np.ndarray, note: str) -> list[Figur
     ]
     layers = [layer for layer in layers if any(layer.values)]
     return [Figure("Lengths", note, histogram(edges.tolist(), layers, "words", "documents", log=True))]
+
+
+def _perplexities(node: Node) -> list[Figure]:
+    """Of all documents that the node scored, by language, with the limits of its buckets."""
+    if not (files := node.checkpoint.files("thresholds.json")):
+        return []
+    limits = json.loads(node.checkpoint.read(files[0]))
+    counted = read_table(node, node.checkpoint.file("histogram.parquet", files[0].stage))
+    languages, up_to, documents = (counted[name].to_numpy() for name in ("language", "up_to", "documents"))
+    totals = {name: int(documents[languages == name].sum()) for name in set(languages.tolist())}
+    figures = []
+    for language in sorted(totals, key=lambda name: (-totals[name], name))[:NUM_LANGUAGES]:
+        chosen = languages == language
+        head, middle = limits[language]["head"], limits[language]["middle"]
+        chart = _buckets(up_to[chosen], documents[chosen], head, middle)
+        bounds = f"head to {head:,.4g}, middle to {middle:,.4g}"
+        note = f"{node.name}, {count(totals[language])} documents in {language}; {bounds}"
+        figures.append(Figure("Perplexity", note, chart))
+    return figures
+
+
+def _buckets(up_to: np.ndarray, documents: np.ndarray, head: float, middle: float) -> Markup:
+    """Documents by perplexity. `up_to` are the upper edges of the narrow bins in which they were counted."""
+    low, high = np.log10(up_to.min()), np.log10(up_to.max())
+    first, last = int(low * FINE_BINS_A_DECADE) - 1, int(high * FINE_BINS_A_DECADE) + 1
+    edges = 10 ** (np.arange(first, last + 1) / FINE_BINS_A_DECADE)
+    inside = (up_to <= head, (up_to > head) & (up_to <= middle), up_to > middle)
+    layers = [
+        Layer(name, np.histogram(up_to[rows], edges, weights=documents[rows])[0].tolist(), style)
+        for (name, style), rows in zip(BUCKETS, inside, strict=True)
+    ]
+    marks = [Mark(head, f"head ends at {head:,.4g}"), Mark(middle, f"middle ends at {middle:,.4g}")]
+    return histogram(edges.tolist(), layers, "perplexity", "documents", log=True, marks=marks)

@@ -15,6 +15,7 @@ from configs.report import ReportSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.report.classifiers import classifiers_section
 from ray_jobs.report.contamination import contamination_section
 from ray_jobs.report.documents import documents_section
 from ray_jobs.report.duplicates import duplicates_section
@@ -52,6 +53,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
         documents_section(nodes),
         samples_section(nodes, spec.num_samples),
         duplicates_section(nodes, spec.num_samples),
+        classifiers_section(nodes),
         personal_section(nodes, spec.num_samples),
         contamination_section(nodes, spec.num_samples),
         lineage_section(nodes, prices),

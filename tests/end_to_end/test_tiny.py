@@ -62,6 +62,7 @@ def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any
         ("filter", "kept"),
         ("dedup", "kept"),
         ("repeats", "kept"),
+        ("quality", "kept"),
         ("scrub", "kept"),
     ]
     shown = headrace.command("why", document["url"], "--recipe", "tiny").stdout
@@ -78,8 +79,8 @@ def test_a_hit_is_shown_as_cached_in_prefect(ran: tuple[Headrace, dict[str, Any]
         task["name"].split()[0]: task["state"]["name"]
         for task in prefect(headrace, "/task_runs/filter", {"flow_runs": {"id": {"any_": [changed["flow_run"]]}}})
     }
-    cached = dict.fromkeys(("snapshot", "eval-sets", "filter", "dedup", "repeats"), "Cached")
-    assert names == {**cached, "scrub": "Completed"}
+    cached = {"snapshot", "reference", "ngram-lm", "eval-sets", "filter", "dedup", "repeats", "classifier", "quality"}
+    assert names == {**dict.fromkeys(cached, "Cached"), "scrub": "Completed"}
     keys = {
         a["key"] for a in prefect(headrace, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["flow_run"]]}}})
     }

@@ -87,7 +87,9 @@ def test_a_changed_value_reruns_its_node_and_what_follows_and_says_why(store: St
     changed = make_plan(load_recipe("tiny", ["dedup.jaccard=0.85"]), store)
     assert states(changed)["filter"] == "HIT"
     assert changed.nodes["dedup"].why == ("spec.jaccard 0.8 -> 0.85",)
-    assert changed.nodes["scrub"].why == ("upstream repeats",)
+    assert changed.nodes["classifier"].why == ("upstream dedup",)
+    assert set(changed.nodes["quality"].why) == {"upstream classifier", "upstream repeats"}
+    assert changed.nodes["scrub"].why == ("upstream quality",)
     assert set(changed.nodes["tokens"].why) == {"upstream scrub", "upstream tokenizer"}
 
 
@@ -147,9 +149,10 @@ def test_an_all_hit_plan_takes_few_requests_a_node(store: Store, monkeypatch: py
 def test_selection_by_from_to_and_only(store: Store) -> None:
     plan = make_plan(load_recipe("tiny"), store)
     assert select(plan, Selection(to_node="dedup")).nodes == ["snapshot", "filter", "dedup"]
-    with pytest.raises(ValueError, match="scrub needs repeats, which is not selected and has no checkpoint"):
+    with pytest.raises(ValueError, match="scrub needs quality, which is not selected and has no checkpoint"):
         select(plan, Selection(from_node="scrub"))
-    finish(plan, "snapshot", "reference", "eval-sets", "filter", "dedup", "repeats")
+    before = ("snapshot", "reference", "ngram-lm", "eval-sets", "filter", "dedup", "repeats", "classifier", "quality")
+    finish(plan, *before)
     plan = make_plan(load_recipe("tiny"), store)
     assert select(plan, Selection(from_node="scrub")).to_run[0] == "scrub"
     assert select(plan, Selection(only=["scrub"])).nodes == ["scrub"]

@@ -68,9 +68,15 @@ def test_a_kept_page_is_followed_to_the_last_node_and_to_its_archive(plan: Plan,
         ("filter", "kept"),
         ("dedup", "kept"),
         ("repeats", "kept"),
+        ("quality", "kept"),
         ("scrub", "kept"),
     ]
-    assert document.steps[3].facts["email"] == 1
+    quality, scrub = document.steps[3:]
+    assert scrub.facts["email"] == 1
+    assert quality.facts["perplexity"] > 1
+    assert quality.facts["bucket"] in {"head", "middle", "tail"}
+    assert 0 < quality.facts["quality"] < 1
+    assert quality.facts["toxic_terms"] == 0
     assert document.archive.endswith(archive.name)
     assert trace(plan, document.id) == [document]
 
