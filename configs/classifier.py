@@ -92,9 +92,7 @@ class ClassifierSpec(Spec):
     @classmethod
     def _weights(cls, weights: PinnedUrl | None) -> PinnedUrl | None:
         if weights is not None and weights.url.partition("?")[0].lower().endswith(RUNS_CODE):
-            raise ValueError(
-                f"{weights.url} is a pickle, which runs code: give safetensors or a fastText .bin"
-            )
+            raise ValueError(f"{weights.url} is a pickle, which runs code: give safetensors or a fastText .bin")
         return weights
 
     @model_validator(mode="after")
