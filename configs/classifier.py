@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from configs.base import Spec
 from configs.files import check_url
 
+RUNS_CODE = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill")
+"""Ends of names of files that run code when they are loaded; what others hold is looked at when they are read."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -85,6 +87,13 @@ class ClassifierSpec(Spec):
     """Of the sample, of what is held out, of the first embeddings and of the order of training."""
     max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
     """Share of shards of the sample that may fail for good (and are left out, counted) before the node fails."""
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, weights: PinnedUrl | None) -> PinnedUrl | None:
+        if weights is not None and weights.url.partition("?")[0].lower().endswith(RUNS_CODE):
+            raise ValueError(f"{weights.url} is a pickle, which runs code: give safetensors or a fastText .bin")
+        return weights
 
     @model_validator(mode="after")
     def _characters(self) -> Self:

@@ -107,7 +107,10 @@ def test_weights_by_url_are_used_as_they_are_and_measured_on_what_there_is(store
 
 
 def test_weights_of_another_checksum_or_kind_are_refused(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "model.joblib"
+    for name in ("https://example.org/model.joblib", "/models/model.PT", "s3://bucket/model.pkl"):
+        with pytest.raises(ValueError, match="give safetensors"):
+            ClassifierSpec(weights=PinnedUrl(url=name, sha256="0" * 64))
+    path = tmp_path / "model.bin"
     path.write_bytes(b"\x80\x04.")
     with pytest.raises(ValueError, match="would run code"):
         computed(ClassifierSpec(weights=weights(path)), {}, store)
