@@ -56,7 +56,7 @@ class CommonCrawl(Spec):
 
 
 class ArchiveUrls(Spec):
-    """WARC or WET files by name."""
+    """WARC, WET or ARC files by name."""
 
     name: CrawlName = "archives"
     """First part of the documents' ids; crawls that are to be told apart need different names."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configs.crawl import FilterSpec
 from ray_jobs.crawl.extractor import Extractor, Lost
 from ray_jobs.crawl.payload import Undecodable, decode_body, decode_text, is_html, media_type, parse_http
-from ray_jobs.crawl.records import Record
+from ray_jobs.crawl.record import Record
 from ray_jobs.crawl.rules import SOURCES, Verdict, judge
 from ray_jobs.crawl.scores import Scores, measure
 from ray_jobs.crawl.text import main_text

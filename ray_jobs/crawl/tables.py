@@ -24,6 +24,8 @@ AUDIT = pa.schema(
     {
         "id": pa.string(),
         "url": pa.string(),
+        # As YYYY-MM-DDThh:mm:ssZ; null where the archive does not say when it was fetched.
+        "date": pa.string(),
         "record_type": pa.string(),
         "num_bytes": pa.int64(),
         "language": pa.string(),
@@ -66,6 +68,7 @@ class Tables:
         row = {
             "id": f"{self._prefix}/{record.offset:012d}",
             "url": record.url,
+            "date": record.date or None,
             "record_type": record.type,
             "num_bytes": document.num_bytes,
             "language": scores and scores.language,

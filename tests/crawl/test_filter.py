@@ -22,10 +22,10 @@ EVERYTHING = FilterSpec(languages=(), min_language_score=0, min_words=1, max_sym
 
 # What is in each of warcio's odd files, by hand from the files themselves: the archive's faults, its documents.
 WARCIO: dict[str, tuple[dict[str, int], dict[str, int]]] = {
-    "bad.arc": ({"archive_not_warc": 1}, {}),
-    "example.arc": ({"archive_not_warc": 1}, {}),
-    "example.arc.gz": ({"archive_not_warc": 1}, {}),
-    "example-space-in-url.arc": ({"archive_not_warc": 1}, {}),
+    "bad.arc": ({"archive_damaged": 3}, {"dropped.not_html": 1, "dropped.record_damaged": 3}),
+    "example.arc": ({}, {"documents_kept": 1}),
+    "example.arc.gz": ({}, {"documents_kept": 1}),
+    "example-space-in-url.arc": ({"archive_truncated": 1}, {"dropped.record_truncated": 1}),
     "example-bad-non-chunked.warc.gz": ({}, {"documents_kept": 1, "dropped.revisit": 1}),
     "example-bad.warc.gz.bad": ({}, {"documents_kept": 1, "dropped.revisit": 1, "dropped.http_status": 1}),
     "example-digest.warc": ({}, {}),
