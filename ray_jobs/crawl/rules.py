@@ -22,7 +22,7 @@ class Rule:
     version: int
     """Raised when the same score and threshold would be decided otherwise."""
     score: str
-    """Of `Statistics`, or `language_score`."""
+    """Of `Statistics`, or `language_score` or `removed_words` of `Scores`."""
     group: str | None
     """The field of FilterSpec that holds the threshold; None where it holds it itself."""
     threshold: str
@@ -47,13 +47,23 @@ class Verdict:
 _QUALITY = "Gopher (Rae et al. 2021, appendix A.1.1)"
 _REPETITION = "Gopher (Rae et al. 2021, table A1)"
 _C4 = "C4 (Raffel et al. 2020, section 2.2)"
+_REFINEDWEB = "RefinedWeb (Penedo et al. 2023, appendix G.2)"
 _FINEWEB_LANGUAGE = "FineWeb (Penedo et al. 2024, section 3.3)"
 _FINEWEB = "FineWeb (Penedo et al. 2024, section 3.6)"
 
 URL_BLOCKLIST, LANGUAGE = "url_blocklist", "language"
 RULES = (
+    Rule(
+        "refinedweb_removed_words",
+        1,
+        "removed_words",
+        "refinedweb_lines",
+        "max_removed_words",
+        f"{_REFINEDWEB}: at most .05 of words in lines that are removed or cut",
+    ),
     Rule("language_score", 1, "language_score", None, "min_language_score", f"{_FINEWEB_LANGUAGE}: at least .65"),
     Rule("min_words", 1, "num_words", None, "min_words", f"{_QUALITY}: at least 50 words"),
+    Rule("min_tokens", 1, "num_tokens", None, "min_tokens", "at least 50 tokens, of 4 bytes each"),
     Rule("max_words", 1, "num_words", None, "max_words", f"{_QUALITY}: at most 100,000 words"),
     Rule(
         "symbol_ratio",
@@ -87,7 +97,7 @@ RULES = (
     *(
         Rule(
             f"gopher_{score}",
-            1,
+            2 if "grams" in score else 1,  # since 2 shares are of the document's characters, and repeats apart
             score,
             "gopher_repetition",
             f"max_{score}",
@@ -136,9 +146,10 @@ RULES = (
 )
 SOURCES = {
     URL_BLOCKLIST: "the domains that the recipe blocks",
-    LANGUAGE: "the languages that the recipe asks for, by fastText lid.176",
+    LANGUAGE: "the languages that the recipe asks for, by fastText lid.176 or the recipe's language_model",
     **{rule.name: rule.source for rule in RULES},
 }
+OF_SCORES = frozenset({"language_score", "removed_words"})
 VERSIONS = {URL_BLOCKLIST: 1, LANGUAGE: 1, **{rule.name: rule.version for rule in RULES}}
 
 
@@ -146,14 +157,16 @@ def judge(scores: Scores, url: str | None, spec: FilterSpec) -> Verdict | None:
     """None where the document is kept."""
     if spec.url_blocklist and is_blocked(url, spec.url_blocklist):
         return Verdict(URL_BLOCKLIST, None, None)
-    if spec.languages and scores.language not in spec.languages:
+    if spec.languages and not {scores.language, scores.language_label}.intersection(spec.languages):
         return Verdict(LANGUAGE, scores.language_score, None)
     for rule in RULES:
         thresholds: Any = getattr(spec, rule.group) if rule.group else spec
         threshold = None if thresholds is None else getattr(thresholds, rule.threshold)
         if threshold is None or not _is_for(thresholds, rule, scores.language):
             continue
-        value = scores.language_score if rule.score == "language_score" else getattr(scores.statistics, rule.score)
+        value = getattr(scores if rule.score in OF_SCORES else scores.statistics, rule.score)
+        if value is None:
+            continue
         if value < threshold if rule.is_least else value > threshold:
             return Verdict(rule.name, value, threshold)
     return None
@@ -171,7 +184,15 @@ def redecide(row: Mapping[str, Any], spec: FilterSpec) -> Verdict | None:
     """
     if row["num_words"] is None:
         return Verdict(row["rule"], row["value"], row["threshold"])
-    return judge(Scores(row["language"], row["language_score"], statistics_of(row)), row["url"], spec)
+    scores = Scores(
+        row["language"],
+        row["language_score"],
+        statistics_of(row),
+        row["language_label"] or "",
+        row["second_language"],
+        row["removed_words"],
+    )
+    return judge(scores, row["url"], spec)
 
 
 def is_blocked(url: str | None, domains: tuple[str, ...]) -> bool:

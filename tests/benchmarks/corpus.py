@@ -31,7 +31,7 @@ PEER_PAGES = 400  # of the debian crawl: what datatrove reads in 10 s
 TEXT_PAGES = 2_000
 DOCUMENT_BYTES = 4096
 PEER_DOCUMENTS = 1_000
-PEER_SECONDS = 300
+PEER_SECONDS = 900
 LSH_SECONDS = 600
 DATATROVE = (
     "datatrove==0.10.1",
@@ -134,7 +134,12 @@ def warc_to_text_docs_per_s_core_datatrove(bench: Bench) -> float:
 
 
 def peer(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: object) -> list[float]:
-    """The numbers that a script beside this file prints, run in an environment of the requirements."""
+    """The numbers that a script beside this file prints."""
+    return [float(number) for number in peer_lines(bench, requirements, script, *arguments)[-1].split()]
+
+
+def peer_lines(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: object) -> list[str]:
+    """The lines that a script beside this file prints, run in an environment of the requirements."""
     try:
         python = bench.peer_python(*requirements)
     except subprocess.CalledProcessError as error:
@@ -145,7 +150,7 @@ def peer(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: o
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    return [float(number) for number in done.stdout.splitlines()[-1].split()]
+    return done.stdout.splitlines()
 
 
 @functools.cache

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.crawl import LANGUAGES
 from ray_jobs.crawl.extractor import Extractor
-from ray_jobs.crawl.scores import identify_language
 from ray_jobs.crawl.statistics import measure_texts
 from ray_jobs.crawl.text import MAX_NESTING, is_tangled, main_text
 from tests.crawl.archive_bytes import PROSE
@@ -65,28 +63,6 @@ def test_navigation_and_footer_are_left_out() -> None:
     text = main_text(html) or ""
     assert text.count(PROSE.strip()) == 16
     assert "Home page" not in text and "Cookie" not in text
-
-
-def test_languages_are_told_as_well_as_the_model_can(data_dir: Path) -> None:
-    right = total = 0
-    for file in sorted((data_dir / "lid/sentences").glob("*.txt")):
-        if file.stem not in LANGUAGES:
-            continue
-        for line in file.read_text().splitlines()[:20]:
-            right += identify_language(line)[0] == file.stem
-            total += 1
-    assert total > 1000
-    assert right / total > 0.85
-
-
-def test_language_is_told_from_the_beginning() -> None:
-    assert identify_language(PROSE * 20 + "Der Fluss trägt das Wasser zur Mühle. " * 500)[0] == "en"
-    assert identify_language("Der Fluss trägt\ndas Wasser\nzur Mühle. " * 5)[0] == "de"
-
-
-def test_a_text_without_words_has_no_certain_language() -> None:
-    assert identify_language("12 34 !?")[1] < 0.65
-    assert identify_language("") == ("", 0.0) or identify_language("")[1] < 0.65
 
 
 def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:
