@@ -103,7 +103,7 @@ def document_of(record: Record, spec: FilterSpec, extractor: Extractor | None = 
 def judge_all(documents: Iterable[Document], spec: FilterSpec) -> None:
     """Measures and judges documents that have a text."""
     measurable = [document for document in documents if document.verdict is None]
-    removed = [document.corrected and document.corrected.removed_words for document in measurable]
+    removed = [document.corrected.removed_words if document.corrected else None for document in measurable]
     scores = measure([document.text for document in measurable], spec, removed)
     for document, measured in zip(measurable, scores, strict=True):
         document.scores = measured

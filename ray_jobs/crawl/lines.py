@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from configs.crawl import RefinedWebLines
 from ray_jobs.crawl.statistics import UNSPACED
 
-NUMBER = re.compile(r"[\d\s.,:;/+*%#()$€£¥–-]*\d[\d\s.,:;/+*%#()$€£¥–-]*")
+# Each takes time linear in the line, of which a page may make one of megabytes.
+NUMBER = re.compile(r"(?=\D*\d)[\d\s.,:;/+*%#()$€£¥–-]+")
 COUNTER = re.compile(
     r"[+~]?\d[\d.,]*\s?[km]?\+?\s*"
     r"(?:likes?|shares?|comments?|views?|followers?|following|(?:re)?tweets?|(?:re)?posts?|repl(?:y|ies)|votes?|points?|"
@@ -23,12 +24,14 @@ AT_BEGINNING = re.compile(
     re.IGNORECASE,
 )
 AT_END = re.compile(
-    r"[\s:|>»(\[-]*\b(?:read (?:more|the full (?:story|article))|continue reading|(?:show|see|view|load) (?:more|all)|"
-    r"learn more|click here)[\s.…>»)\]→]*",
+    r"\b(?:read (?:more|the full (?:story|article))|continue reading|(?:show|see|view|load) (?:more|all)|"
+    r"learn more|click here)[\s.…>»)\]→]*\Z",
     re.IGNORECASE,
 )
+BEFORE_END = " \t:|>»([-"
+"""What goes with it where it stands before it."""
 ANYWHERE = re.compile(
-    r"(?:\d+ )?items? in (?:your |the )?(?:cart|basket|bag)|add to (?:cart|basket|wishlist)|"
+    r"(?:\b\d{1,4} )?\bitems? in (?:your |the )?(?:cart|basket|bag)|add to (?:cart|basket|wishlist)|"
     r"your (?:cart|basket) is (?:currently )?empty",
     re.IGNORECASE,
 )
@@ -88,8 +91,8 @@ def correct_line(line: str, num_words: int, spec: RefinedWebLines) -> str | None
     left = ANYWHERE.sub("", content)
     if match := AT_BEGINNING.match(left):
         left = left[match.end() :]
-    if (match := AT_END.search(left)) and match.end() == len(left):
-        left = left[: match.start()]
+    if match := AT_END.search(left):
+        left = left[: match.start()].rstrip(BEFORE_END)
     if left == content:
         return line
     left = left.strip()
