@@ -31,7 +31,7 @@ PEER_PAGES = 400  # of the debian crawl: what datatrove reads in 10 s
 TEXT_PAGES = 2_000
 DOCUMENT_BYTES = 4096
 PEER_DOCUMENTS = 1_000
-PEER_SECONDS = 900
+PEER_SECONDS = 1800
 LSH_SECONDS = 600
 DATATROVE = (
     "datatrove==0.10.1",

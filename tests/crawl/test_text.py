@@ -32,11 +32,23 @@ def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
     [
         "<div>" * 200_000 + PROSE,
         "<DIV class=x>" * 100_000 + PROSE,
+        "<dIv>" * 100_000 + PROSE,
+        "<article>" * 100_000 + PROSE,
+        "<Article><div>" * 50_000 + PROSE,
         "<div>" * 50_000 + PROSE + "</div>" * 50_000,
         "<div " + " ".join(f"a{n}=1" for n in range(200_000)) + f">{PROSE}</div>",
         f"<p {'x ' * 400_000}>{PROSE}</p>",
     ],
-    ids=["open", "upper case", "closed", "attributes with values", "attributes without"],
+    ids=[
+        "open",
+        "upper case",
+        "mixed case",
+        "articles",
+        "both",
+        "closed",
+        "attributes with values",
+        "attributes without",
+    ],
 )
 def test_a_tangle_is_seen_at_once(html: str) -> None:
     began = time.process_time()
@@ -44,11 +56,20 @@ def test_a_tangle_is_seen_at_once(html: str) -> None:
     assert time.process_time() - began < 1.0
 
 
-def test_what_the_guard_lets_through_is_read_in_good_time() -> None:
-    html = "<div>" * MAX_NESTING + f"<p>{PROSE * 20}</p>" + "</div>" * MAX_NESTING
+@pytest.mark.parametrize("tag", ["div", "article"])
+def test_what_the_guard_lets_through_is_read_in_good_time(tag: str) -> None:
+    html = f"<{tag}>" * MAX_NESTING + f"<p>{PROSE * 20}</p>" + f"</{tag}>" * MAX_NESTING
     began = time.process_time()
     assert PROSE.strip() in (main_text(html) or "")
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("tag", ["span", "b", "section", "p", "ul><li", "table><tr><td", "dl><dd", "blockquote", "x-y"])
+def test_other_elements_may_nest_as_deep_as_a_page_has_room(tag: str) -> None:
+    html = f"<{tag}>" * 30_000 + PROSE * 20
+    began = time.process_time()
+    main_text(html)
+    assert time.process_time() - began < 2.0
 
 
 def test_a_long_script_is_no_tangle() -> None:
