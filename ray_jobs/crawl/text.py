@@ -36,7 +36,7 @@ def main_text(html: str) -> str | None:
 
 
 def is_tangled(html: str) -> bool:
-    """Whether <div>s and <article>s nest deeper than `MAX_NESTING`, or one of a long page's tags has 2,000 attributes."""
+    """Whether <div>s and <article>s nest deeper than `MAX_NESTING`, or a tag of a long page has 2,000 attributes."""
     if len(html) > LONG_PAGE and MANY_ATTRIBUTES.search(html):
         return True
     if sum(map(html.count, NESTING_TAG_BEGINNINGS)) <= MAX_NESTING:

@@ -1,11 +1,15 @@
 """Main text and what is measured of it, on real pages with gold."""
 
+import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trafilatura import extract
 
 from ray_jobs.crawl.extractor import Extractor
+from ray_jobs.crawl.precise import OPTIONS, precise_text
 from ray_jobs.crawl.statistics import measure_texts
 from ray_jobs.crawl.text import MAX_NESTING, is_tangled, main_text
 from tests.crawl.archive_bytes import PROSE
@@ -21,6 +25,24 @@ def test_fast_main_text_of_real_pages_reaches_an_f1_of_93(data_dir: Path) -> Non
 def test_quality_main_text_of_real_pages_reaches_an_f1_of_965(data_dir: Path) -> None:
     with Extractor() as extractor:
         assert f1_of_main_text(data_dir, extractor.text_of).f1 >= 0.965
+
+
+def test_quality_text_has_trafilaturas_own_lines_in_paragraphs(data_dir: Path) -> None:
+    for _, html in itertools.islice(real_pages(data_dir), 0, 90, 3):
+        own, text = extract(html, **OPTIONS) or "", precise_text(html) or ""
+        assert [line.strip() for line in text.splitlines() if line.strip()] == [
+            line.strip() for line in own.splitlines() if line.strip()
+        ]
+
+
+@pytest.mark.parametrize("extraction", [main_text, precise_text])
+def test_paragraphs_are_set_apart_by_empty_lines_and_programs_are_not(extraction: Callable[[str], str | None]) -> None:
+    program = "def turn(wheel):\n    return wheel + 1"
+    parts = [f"<h1>Mills</h1><p>{PROSE * 4}</p><p>Second. {PROSE * 4}</p>", f"<pre>{program}</pre><p>{PROSE * 4}</p>"]
+    text = extraction(f"<html><body><main><article>{''.join(parts)}</article></main></body></html>") or ""
+    found = [paragraph.strip() for paragraph in text.split("\n\n")]
+    prose = (PROSE * 4).strip()
+    assert found == ["Mills", prose, f"Second. {prose}", program, prose]
 
 
 def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
