@@ -3,6 +3,7 @@
 from typing import Any
 
 from trafilatura import bare_extraction
+from trafilatura.settings import Document
 from trafilatura.utils import normalize_unicode
 from trafilatura.xml import xmltotxt
 
@@ -21,5 +22,6 @@ def precise_text(html: str) -> str | None:
     document = bare_extraction(html, **OPTIONS)
     if document is None:
         return None
+    assert isinstance(document, Document), "a dict is what other options ask for"
     blocks = (xmltotxt(block, False).strip() for block in document.body)
     return normalize_unicode("\n\n".join(filter(None, blocks)))
