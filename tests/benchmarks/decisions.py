@@ -41,7 +41,7 @@ def ours(given: Path | None) -> list[set[str]]:
     """For each text the rules that drop it, each rule by itself, and the groups."""
     from configs.crawl import C4, FilterSpec
     from ray_jobs.crawl.rules import RULES, Rule
-    from ray_jobs.crawl.statistics import Statistics, measure_texts
+    from ray_jobs.crawl.statistics import NAMES, Statistics, measure_texts
 
     spec = FilterSpec(c4=C4())
 
@@ -50,7 +50,8 @@ def ours(given: Path | None) -> list[set[str]]:
         value = getattr(statistics, rule.score)
         return threshold is not None and (value < threshold if rule.is_least else value > threshold)
 
-    rules = [rule for rule in RULES if rule.score != "language_score"]
+    # datatrove has no least number of tokens, and line corrections change the text.
+    rules = [rule for rule in RULES if rule.score in NAMES and rule.name != "min_tokens"]
     dropped = []
     for statistics in measure_texts(texts(given)):
         broken = [rule for rule in rules if drops(rule, statistics)]
