@@ -1,6 +1,14 @@
 """python -m tests.benchmarks.decisions: whether our rules decide as datatrove's filters do, given the same words.
 
-A document counts as alike for a rule where both keep it or both drop it. Thresholds are the defaults.
+A document counts as alike for a rule where both keep it or both drop it. Thresholds are the defaults. Where they differ:
+
+- Words without a letter or digit are none to datatrove in the number and the length of words. The paper counts words.
+- Its stop words are in lower case only. Ours are in whatever case, as a sentence's first word is a word.
+- Its lines have the white space at their ends, which counts when they are short, equal or punctuated; blank ones are
+  lines to its share of ellipses. Pages of text aligned by spaces differ by that.
+- Its most frequent n-gram may overlap itself, and be one that stands once: in texts of a few words, which other rules
+  drop too.
+- A line of 30 characters is short to datatrove, and not to the paper ("shorter than").
 """
 
 import functools
