@@ -5,7 +5,8 @@ an audit, with the same spec or another.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,9 +30,10 @@ class Rule:
     """The threshold's field. By its name it is the least (min_) or the most (max_) that is kept."""
     source: str
 
-    @property
-    def is_least(self) -> bool:
-        return self.threshold.startswith("min_")
+    is_least: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_least", self.threshold.startswith("min_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,30 +161,36 @@ def judge(scores: Scores, url: str | None, spec: FilterSpec) -> Verdict | None:
         return Verdict(URL_BLOCKLIST, None, None)
     if spec.languages and not {scores.language, scores.language_label}.intersection(spec.languages):
         return Verdict(LANGUAGE, scores.language_score, None)
-    for rule in RULES:
-        thresholds: Any = getattr(spec, rule.group) if rule.group else spec
-        threshold = None if thresholds is None else getattr(thresholds, rule.threshold)
-        if threshold is None or not _is_for(thresholds, rule, scores.language):
-            continue
+    for rule, threshold in thresholds_for(spec, scores.language):
         value = getattr(scores if rule.score in OF_SCORES else scores.statistics, rule.score)
-        if value is None:
-            continue
-        if value < threshold if rule.is_least else value > threshold:
+        if value is not None and (value < threshold if rule.is_least else value > threshold):
             return Verdict(rule.name, value, threshold)
     return None
 
 
+@lru_cache(maxsize=1024)
+def thresholds_for(spec: FilterSpec, language: str) -> tuple[tuple[Rule, float], ...]:
+    """The rules that judge documents in the language, each with its threshold."""
+    found = []
+    for rule in RULES:
+        thresholds: Any = getattr(spec, rule.group) if rule.group else spec
+        threshold = None if thresholds is None else getattr(thresholds, rule.threshold)
+        if threshold is not None and _is_for(thresholds, rule, language):
+            found.append((rule, threshold))
+    return tuple(found)
+
+
 def _is_for(thresholds: Any, rule: Rule, language: str) -> bool:
-    """Whether the rule judges documents in this language."""
     return rule.group != "gopher_quality" or not thresholds.languages or language in thresholds.languages
 
 
 def redecide(row: Mapping[str, Any], spec: FilterSpec) -> Verdict | None:
     """What becomes of a row of an audit under the spec; None where it is kept.
 
-    A record that was dropped before any score was measured stays dropped, for the same reason.
+    A record that was dropped before any score was measured stays dropped, for the same reason; and so does one of which
+    line corrections left nothing.
     """
-    if row["num_words"] is None:
+    if row["num_words"] is None or row["rule"] == "no_text":
         return Verdict(row["rule"], row["value"], row["threshold"])
     scores = Scores(
         row["language"],

@@ -1,6 +1,6 @@
 """python -m tests.benchmarks.decisions: whether our rules decide as datatrove's filters do, given the same words.
 
-A document counts as alike for a rule where both keep it or both drop it. Thresholds are the defaults. Where they differ:
+A document counts as alike for a rule where both keep it or both drop it, by the default thresholds. Where they differ:
 
 - Words without a letter or digit are none to datatrove in the number and the length of words. The paper counts words.
 - Its stop words are in lower case only. Ours are in whatever case, as a sentence's first word is a word.

@@ -123,6 +123,17 @@ def test_a_document_that_loses_too_many_words_is_dropped_and_the_audit_says_how_
     assert [redecide(row, lax) is None for row in audit] == [True, True, True, False]
 
 
+def test_a_document_of_which_nothing_is_left_has_no_text_whatever_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(members(record(http(page("<p>Home</p><p>News</p>")))))
+    off = {"min_language_score": 0, "min_words": 0, "min_tokens": 0}
+    lax = SPEC.model_copy(update={**off, "refinedweb_lines": RefinedWebLines(max_removed_words=None)})
+    (row,) = rows(filter_one(path, lax), "audit.parquet")
+    assert row["rule"] == "no_text" and row["num_removed_lines"] == 2
+    verdict = redecide(row, lax)
+    assert verdict is not None and verdict.rule == "no_text"
+
+
 def test_without_the_group_no_line_goes(tmp_path: Path) -> None:
     path = tmp_path / "a.warc.gz"
     path.write_bytes(members(record(http(page(f"{PROSE * 12}<p>3 likes</p>")))))
