@@ -46,7 +46,7 @@ class CommonCrawl(Spec):
 
 
 class ArchiveUrls(Spec):
-    """WARC or WET files by name."""
+    """WARC, WET or ARC files by name."""
 
     name: CrawlName = "archives"
     """First part of the documents' ids; crawls that are to be told apart need different names."""
@@ -150,6 +150,30 @@ def check_languages(languages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(languages)))
 
 
+LABEL = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+"""How GlotLID and others name a language: by ISO 639-3 and ISO 15924, as in eng_Latn."""
+
+
+class LanguageModel(Spec):
+    """A fastText classifier that tells languages in place of lid.176, such as GlotLID (arXiv:2310.16248).
+
+    language_model:
+      url: https://huggingface.co/cis-lmu/glotlid/resolve/main/model.bin
+      sha256: …
+      allowed_hosts: [cas-bridge.xethub.hf.co]
+
+    Each process that filters holds it in memory: GlotLID's 1.7 GB.
+    """
+
+    url: str
+    """http, https, s3, file, or a path that every worker sees."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    allowed_hosts: tuple[str, ...] = ()
+    """Other hosts to which its server may redirect."""
+
+    _url = field_validator("url")(check_url)
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -186,11 +210,11 @@ class GopherRepetition(Spec):
     max_duplicate_paragraphs: Share | None = 0.3
     max_duplicate_paragraph_characters: Share | None = 0.2
     max_top_2_grams: Share | None = 0.2
-    """Characters in the most frequent 2-gram of words, of those of all words."""
+    """Characters in the most frequent 2-gram of words, of all of the document's."""
     max_top_3_grams: Share | None = 0.18
     max_top_4_grams: Share | None = 0.16
     max_duplicate_5_grams: Share | None = 0.15
-    """Characters in 5-grams of words that began earlier too, of those of all words."""
+    """Characters in 5-grams of words that stood before, of all of the document's."""
     max_duplicate_6_grams: Share | None = 0.14
     max_duplicate_7_grams: Share | None = 0.13
     max_duplicate_8_grams: Share | None = 0.12
@@ -222,24 +246,53 @@ class FineWeb(Spec):
     min_punctuated_lines: Share | None = 0.12
     """Fewest lines, of all, that end in punctuation."""
     max_duplicate_line_characters: Share | None = 0.1
-    """Most characters in lines that stood before, of those of all lines."""
+    """Most characters in lines that stood before, of those of all lines. The paper's; datatrove's default is .01."""
     max_short_lines: Share | None = 0.67
     """Most lines, of all, of fewer than 30 characters."""
     max_newlines_per_word: float | None = Field(default=0.3, ge=0)
     """Not in the paper: a default of datatrove, its authors' code. Blank lines do not count."""
 
 
+class RefinedWebLines(Spec):
+    """Line corrections of Penedo et al. 2023 (arXiv:2306.01116), appendix G.2, before anything is measured.
+
+    Made for English; a line in a script without spaces has as many words as characters.
+    """
+
+    max_uppercase: Share | None = 0.5
+    """Lines with more capitals, of all characters but white space, are removed. The paper says "mainly"."""
+    remove_numbers: bool = True
+    """Lines of digits, with what stands between them."""
+    remove_counters: bool = True
+    """Lines such as "3 likes"."""
+    remove_single_words: bool = True
+    max_edited_words: int = Field(default=10, ge=0)
+    """Of the longest lines out of which "Sign in" (at the beginning), "Read more" (at the end) or "items in cart"
+    (anywhere) is cut."""
+    max_removed_words: Share | None = 0.05
+    """Most words, of all, that a document may lose in this way."""
+
+
 class FilterSpec(Spec):
     """Which pages of a crawl become documents. `ray_jobs.crawl.rules` says whose the defaults are."""
 
     node: ClassVar[str] = "filter"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     languages: tuple[str, ...] = ("en",)
-    """lid.176 codes of the languages wanted; empty keeps every language."""
+    """Codes of lid.176 of the languages wanted; with a `language_model` its own labels too, such as arz_Arab. Empty
+    keeps every language."""
     min_language_score: float = Field(default=0.65, ge=0, le=1)
-    """Least probability that lid.176 gives to the language it found."""
+    """Least probability that the model gives to the language it found."""
+    language_model: LanguageModel | None = None
+    """Null takes lid.176. Languages are called by lid.176's codes in any case (`eng_Latn` is `en`), and by the model's
+    label where lid.176 has no code; the audit has the label, too."""
+    second_opinion: Literal["py3langid"] | None = None
+    """Asked for its language of each text; the audit has it, the counters how often both agree. Decides nothing, and
+    takes 2.3 times as long as lid.176."""
     min_words: int = Field(default=50, ge=0)
+    min_tokens: int = Field(default=50, ge=0)
+    """Estimated as a token in 4 bytes of UTF-8, since no tokenizer is trained yet: see `Statistics.num_tokens`."""
     max_words: int = Field(default=100_000, ge=1)
     max_symbol_ratio: float = Field(default=0.1, ge=0)
     """Most hash signs, or ellipses, a word."""
@@ -260,8 +313,13 @@ class FilterSpec(Spec):
     c4: C4 | None = None
     """Off: it drops every page with a curly bracket, and with that most of those about programs."""
     fineweb: FineWeb | None = FineWeb()
+    refinedweb_lines: RefinedWebLines | None = None
+    """Off: the only group that changes texts. Takes as long as fast extraction."""
 
-    _languages = field_validator("languages")(check_languages)
+    @field_validator("languages")
+    @classmethod
+    def _sorted_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(languages)))
 
     @field_validator("url_blocklist")
     @classmethod
@@ -274,6 +332,12 @@ class FilterSpec(Spec):
                 "scheme, port, path or wildcard, and those beyond ASCII in their xn-- form"
             )
         return tuple(lowered)
+
+    @model_validator(mode="after")
+    def _languages(self) -> "FilterSpec":
+        has_labels = self.language_model is not None
+        check_languages(tuple(one for one in self.languages if not (has_labels and LABEL.fullmatch(one))))
+        return self
 
     @model_validator(mode="after")
     def _words(self) -> "FilterSpec":

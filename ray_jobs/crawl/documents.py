@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from configs.crawl import FilterSpec
 from ray_jobs.crawl.extractor import Extractor, Lost
+from ray_jobs.crawl.lines import Corrected, correct_lines
 from ray_jobs.crawl.payload import Undecodable, decode_body, decode_text, is_html, media_type, parse_http
-from ray_jobs.crawl.records import Record
+from ray_jobs.crawl.record import Record
 from ray_jobs.crawl.rules import SOURCES, Verdict, judge
 from ray_jobs.crawl.scores import Scores, measure
 from ray_jobs.crawl.text import main_text
@@ -43,6 +44,8 @@ class Document:
     scores: Scores | None = None
     verdict: Verdict | None = None
     """None where it is kept."""
+    corrected: Corrected | None = None
+    """What line corrections did to the text, where they are asked for."""
 
     @property
     def source(self) -> str | None:
@@ -91,16 +94,22 @@ def document_of(record: Record, spec: FilterSpec, extractor: Extractor | None = 
     text = text.strip()
     if not text:
         return _dropped(record, "no_text", num_bytes=len(body))
-    return Document(record, len(body), text)
+    if spec.refinedweb_lines is None:
+        return Document(record, len(body), text)
+    corrected = correct_lines(text, spec.refinedweb_lines)
+    return Document(record, len(body), corrected.text, corrected=corrected)
 
 
 def judge_all(documents: Iterable[Document], spec: FilterSpec) -> None:
     """Measures and judges documents that have a text."""
     measurable = [document for document in documents if document.verdict is None]
-    scores = measure([document.text for document in measurable])
+    removed = [document.corrected.removed_words if document.corrected else None for document in measurable]
+    scores = measure([document.text for document in measurable], spec, removed)
     for document, measured in zip(measurable, scores, strict=True):
         document.scores = measured
         document.verdict = judge(measured, document.record.url, spec)
+        if document.verdict is None and not document.text:
+            document.verdict = Verdict("no_text", None, None)
 
 
 def _dropped(

@@ -100,6 +100,9 @@ def filter(spec: FilterSpec, inputs: dict[str, Checkpoint], output: NodeOutput, 
     metrics: dict[str, float | int | str] = {"documents": kept, "kept_share": round(kept / max(1, entered), 4)}
     if clock_decided := sum(receipt.counters.get("clock_decided", 0) for receipt in receipts):
         metrics["may_not_reproduce"] = f"the clock dropped {clock_decided} pages, which another machine may keep"
+    if compared := sum(receipt.counters.get("languages_compared", 0) for receipt in receipts):
+        agreed = sum(receipt.counters.get("languages_agreed", 0) for receipt in receipts)
+        metrics["language_agreement"] = round(agreed / compared, 4)
     return Outcome(("documents",), metrics=metrics)
 
 
@@ -109,10 +112,13 @@ def filter_archive(shard: dict[str, Any], context: FilterContext) -> ShardOutput
     Raises:
         Changed: the archive is not the one that was pinned, or is gone.
         ConnectionError: its server does not answer.
-        UserError: the spec asks for an extractor that is not installed.
+        UserError: the spec asks for an extractor or a second opinion that is not installed, or for a language that
+            its model has not.
     """
     from ray_jobs.crawl.extractor import extractor_for
+    from ray_jobs.crawl.languages import check_languages_of
 
+    check_languages_of(context.spec)
     with extractor_for(context.spec) as extractor:
         return _filter_archive(shard, context, extractor)
 

@@ -1,12 +1,27 @@
 """The main text of a page, by trafilatura: what `extraction: quality` runs in the extractor's worker."""
 
-from trafilatura import extract
+from typing import Any
+
+from trafilatura import bare_extraction
+from trafilatura.settings import Document
+from trafilatura.utils import normalize_unicode
+from trafilatura.xml import xmltotxt
+
+OPTIONS: dict[str, Any] = {"favor_precision": True, "include_comments": False, "include_tables": True}
+"""On 43 pages with gold main text the 4-gram F1 of these is .968. Without `favor_precision` it is .963, without tables
+.965, with comments .968 but with less precision, with `fast` .965 or, and with precision too, .923. `fast` is no faster
+on pages where trafilatura's own extraction finds enough."""
 
 
 def precise_text(html: str) -> str | None:
-    """The page's main text, a paragraph or table row a line; None where trafilatura finds none.
+    """The page's main text, paragraphs set apart by empty lines as in `extraction: fast`; None where there is none.
 
-    On 43 pages with gold main text the 4-gram F1 of these options is .968. Without `favor_precision` it is .963,
-    without tables .965, with comments .968 but with less precision, with `fast` .965 or, and with precision too, .923.
+    trafilatura's own output has a line for each paragraph, item and row, which leaves no paragraphs to tell apart; here
+    the items of a list, the rows of a table and the lines of a program stay together.
     """
-    return extract(html, favor_precision=True, include_comments=False, include_tables=True)
+    document = bare_extraction(html, **OPTIONS)
+    if document is None:
+        return None
+    assert isinstance(document, Document), "a dict is what other options ask for"
+    blocks = (xmltotxt(block, False).strip() for block in document.body)
+    return normalize_unicode("\n\n".join(filter(None, blocks)))

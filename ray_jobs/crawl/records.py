@@ -4,48 +4,30 @@ fastwarc reads gzip, zstd, lz4 and plain archives, fast, and stops at the first 
 does not decompress or a header does not parse, and where an archive breaks off it gives a shorter record without a
 word. Here reading goes on at the next record that can be read, and every loss is a record with its offset and reason.
 
-ARC, the format before WARC, is not read: fastwarc does not know it, and its archives are counted as `not_warc`.
+ARC, the format before WARC, fastwarc does not know: an archive that begins as one is read by `arc`.
 """
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from fastwarc import ArchiveIterator, WarcRecord
 
-from ray_jobs.files.streams import Openable, Stream
+from ray_jobs.crawl import arc
+from ray_jobs.crawl.record import NOT_DOCUMENTS, End, Pass, Record, Source, clean_date, clean_url
+from ray_jobs.files.streams import Openable
+
+__all__ = ["NOT_DOCUMENTS", "Faults", "Record", "read_records"]
 
 # Where a record may begin: a member of gzip, zstd or lz4, or a plain record's version line after a record's end.
 RECORD_START = re.compile(
     rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|(?<=\r\n\r\n)WARC/[01]\.|(?<=\n\n)WARC/[01]\."
 )
+HEADER_IN_BLOCK = re.compile(rb"\n\r?\nWARC/[01]\.")
 SCAN_BYTES = 1 << 20
 PROBE_BYTES = 1 << 17
 """A record's headers, at most 32 KiB of them, decompress from fewer."""
-HTTP_HEADER_BYTES = 1 << 16
-"""What a block may hold beyond its payload."""
-
-# Records that describe others and hold no document.
-NOT_DOCUMENTS = frozenset({"warcinfo", "request", "metadata"})
-
-
-@dataclass(slots=True)
-class Record:
-    """One record, read whole."""
-
-    offset: int
-    """Where it begins in the archive, in bytes as they are stored. Rises from record to record: where a file is
-    compressed as a whole, records have no place of their own in it, and get the least offset that is left."""
-    type: str
-    """warcinfo, request, response, resource, metadata, revisit, conversion, continuation or unknown."""
-    url: str
-    content_type: str
-    block: bytes
-    """Content, with its HTTP headers; empty where `fault` is set or the type holds no document."""
-    fault: str | None = None
-    """Why the record cannot be used: too_large, record_truncated, record_damaged or record_length_wrong."""
 
 
 @dataclass
@@ -57,17 +39,21 @@ class Faults:
     damaged: int = 0
     """Places where reading failed and went on further along, or could not."""
     not_warc: int = 0
-    """Nothing in it can be read as a WARC record."""
+    """Nothing in it can be read as a record of WARC or ARC."""
     empty: int = 0
 
 
-class _End(Enum):
-    """How a pass over the archive ended."""
+@dataclass(frozen=True)
+class Format:
+    """How one kind of archive is read."""
 
-    AT_END = auto()
-    WITHIN_RECORD = auto()
-    IN_RECORD_DAMAGE = auto()
-    AFTER_RECORD_DAMAGE = auto()
+    reading: Callable[[Openable, int, int, int], Pass]
+    record_start: re.Pattern[bytes]
+    """Where a record may begin, in the bytes as they are stored."""
+    is_record: Callable[[bytes], bool]
+    """Whether one does begin where these bytes do."""
+    header_in_block: re.Pattern[bytes]
+    """What shows in a block that reaches into the next record."""
 
 
 def read_records(archive: Openable, max_bytes: int, faults: Faults) -> Iterator[Record]:
@@ -82,9 +68,9 @@ def read_records(archive: Openable, max_bytes: int, faults: Faults) -> Iterator[
     Raises:
         whatever the archive's stream raises: a lost connection is no damage.
     """
-    start, offset, num_read = 0, -1, 0
+    kind, start, offset, num_read = WARC, 0, -1, 0
     while True:
-        reading = _Pass(archive, start, max_bytes, offset)
+        reading = kind.reading(archive, start, max_bytes, offset)
         # The last record is held back: only how the pass ends tells whether it is sound.
         last: Record | None = None
         for record in reading:
@@ -92,23 +78,26 @@ def read_records(archive: Openable, max_bytes: int, faults: Faults) -> Iterator[
                 yield last
             last, offset = record, record.offset
             num_read += 1
-        if reading.end is _End.AT_END:
+        if reading.end is End.AT_END:
             if last is not None:
                 yield last
             faults.empty += num_read == 0
             return
-        following = _find_record(archive, offset + 1 if last is not None else start + 1)
+        if kind is WARC and num_read == 0 and start == 0 and _begins_as_arc(archive):
+            kind = ARC
+            continue
+        following = _find_record(archive, offset + 1 if last is not None else start + 1, kind)
         if num_read == 0 and following is None:
             faults.not_warc += 1
             return
         if last is not None:
-            _judge(last, reading.end, following)
+            _judge(last, reading.end, following, kind)
             yield last
-        if reading.end is _End.WITHIN_RECORD and following is None:
+        if reading.end is End.WITHIN_RECORD and following is None:
             faults.truncated += 1
         else:
             faults.damaged += 1
-        if reading.end is _End.AFTER_RECORD_DAMAGE and (last is None or last.fault != "record_length_wrong"):
+        if reading.end is End.AFTER_RECORD_DAMAGE and (last is None or last.fault != "record_length_wrong"):
             offset = max(offset + 1, start if last is None else 0)
             num_read += 1
             yield Record(offset, "unknown", "", "", b"", "record_damaged")
@@ -117,48 +106,42 @@ def read_records(archive: Openable, max_bytes: int, faults: Faults) -> Iterator[
         start = following
 
 
-def _judge(last: Record, end: _End, following: int | None) -> None:
+def _judge(last: Record, end: End, following: int | None, kind: Format) -> None:
     """Gives the last record before a fault the reason why it cannot be used, if it cannot."""
-    if end is _End.IN_RECORD_DAMAGE:
+    if end is End.IN_RECORD_DAMAGE:
         fault = "record_damaged"
-    elif end is _End.WITHIN_RECORD:
+    elif end is End.WITHIN_RECORD:
         # Its length reaches beyond records that follow it, or beyond the archive.
         fault = "record_truncated" if following is None else "record_length_wrong"
-    elif re.search(rb"\n\r?\nWARC/[01]\.", last.block):
+    elif end is End.LENGTH_WRONG or kind.header_in_block.search(last.block):
         fault = "record_length_wrong"
     else:
         return
     last.fault, last.block = fault, b""
 
 
-class _Pass:
-    """Iterates over records from `start` until the end or the first damage, then says in `end` which it was."""
-
-    def __init__(self, archive: Openable, start: int, max_bytes: int, last_offset: int):
-        self._archive, self._start, self._max_bytes = archive, start, max_bytes
-        self._last_offset = last_offset
-        self.end = _End.AT_END
+class _WarcPass(Pass):
+    """What fastwarc reads. Errors of Python's streams and damage alike it raises as OSError."""
 
     def __iter__(self) -> Iterator[Record]:
-        source = _Source(self._archive.open(self._start))
+        source = Source(self._archive.open(self._start))
         try:
             yield from self._records(source)
         except OSError:
             if source.failure is not None:
                 raise source.failure from None
-            self.end = _End.AFTER_RECORD_DAMAGE
+            self.end = End.AFTER_RECORD_DAMAGE
         finally:
             source.close()
 
-    def _records(self, source: "_Source") -> Iterator[Record]:
-        limit = self._max_bytes + HTTP_HEADER_BYTES
+    def _records(self, source: Source) -> Iterator[Record]:
         for warc in ArchiveIterator(source, parse_http=False):
             record = self._describe(warc)
             declared = warc.content_length
             try:
                 if record.type in NOT_DOCUMENTS:
                     received = warc.reader.consume()
-                elif declared > limit:
+                elif declared > self._max_block:
                     record.fault = "too_large"
                     received = warc.reader.consume()
                 else:
@@ -167,49 +150,32 @@ class _Pass:
             except OSError:
                 if source.failure is not None:
                     raise
-                self.end = _End.IN_RECORD_DAMAGE
+                self.end = End.IN_RECORD_DAMAGE
                 yield record
                 return
             if received < declared:
-                self.end = _End.WITHIN_RECORD
+                self.end = End.WITHIN_RECORD
                 yield record
                 return
             yield record
 
     def _describe(self, warc: WarcRecord) -> Record:
-        self._last_offset = max(warc.stream_pos, self._last_offset + 1)
         headers = warc.headers
-        # wget writes <http://…>; NULs would end the URL in some readers of the table.
-        url = (headers.get("WARC-Target-URI") or "").strip().strip("<>").replace("\0", "")
+        url = clean_url(headers.get("WARC-Target-URI") or "")
         content_type = (headers.get("Content-Type") or "").lower()
-        return Record(self._last_offset, str(warc.record_type), url, content_type, b"")
+        offset, date = self._rising(warc.stream_pos), clean_date(headers.get("WARC-Date") or "")
+        return Record(offset, str(warc.record_type), url, content_type, b"", date=date)
 
 
-class _Source:
-    """The archive's bytes for fastwarc, which reports errors of Python's streams and damage alike as OSError."""
-
-    def __init__(self, stream: Stream):
-        self._stream = stream
-        self.failure: BaseException | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._stream.read(size)
-        except BaseException as error:
-            self.failure = error
-            raise
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._stream.seek(offset, whence)
-
-    def close(self) -> None:
-        self._stream.close()
+def _begins_as_arc(archive: Openable) -> bool:
+    stream = archive.open()
+    try:
+        return arc.is_record(stream.read(PROBE_BYTES))
+    finally:
+        stream.close()
 
 
-def _find_record(archive: Openable, start: int) -> int | None:
+def _find_record(archive: Openable, start: int, kind: Format) -> int | None:
     """Offset of the first record at or after `start` whose header can be read, or None."""
     stream = archive.open(start)
     try:
@@ -223,8 +189,8 @@ def _find_record(archive: Openable, start: int) -> int | None:
                 at_end = not part
                 window += part
             scan_end = len(window) if at_end else len(window) - PROBE_BYTES
-            for match in RECORD_START.finditer(window, searched, scan_end):
-                if _is_record(window[match.start() : match.start() + PROBE_BYTES]):
+            for match in kind.record_start.finditer(window, searched, scan_end):
+                if kind.is_record(window[match.start() : match.start() + PROBE_BYTES]):
                     return base + match.start()
             if at_end:
                 return None
@@ -240,3 +206,7 @@ def _is_record(window: bytes) -> bool:
     except OSError:
         return False
     return first is not None
+
+
+WARC = Format(_WarcPass, RECORD_START, _is_record, HEADER_IN_BLOCK)
+ARC = Format(arc.ArcPass, arc.RECORD_START, arc.is_record, arc.HEADER_IN_BLOCK)

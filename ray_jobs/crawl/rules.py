@@ -5,7 +5,8 @@ an audit, with the same spec or another.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,16 +23,17 @@ class Rule:
     version: int
     """Raised when the same score and threshold would be decided otherwise."""
     score: str
-    """Of `Statistics`, or `language_score`."""
+    """Of `Statistics`, or `language_score` or `removed_words` of `Scores`."""
     group: str | None
     """The field of FilterSpec that holds the threshold; None where it holds it itself."""
     threshold: str
     """The threshold's field. By its name it is the least (min_) or the most (max_) that is kept."""
     source: str
 
-    @property
-    def is_least(self) -> bool:
-        return self.threshold.startswith("min_")
+    is_least: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_least", self.threshold.startswith("min_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,23 @@ class Verdict:
 _QUALITY = "Gopher (Rae et al. 2021, appendix A.1.1)"
 _REPETITION = "Gopher (Rae et al. 2021, table A1)"
 _C4 = "C4 (Raffel et al. 2020, section 2.2)"
+_REFINEDWEB = "RefinedWeb (Penedo et al. 2023, appendix G.2)"
 _FINEWEB_LANGUAGE = "FineWeb (Penedo et al. 2024, section 3.3)"
 _FINEWEB = "FineWeb (Penedo et al. 2024, section 3.6)"
 
 URL_BLOCKLIST, LANGUAGE = "url_blocklist", "language"
 RULES = (
+    Rule(
+        "refinedweb_removed_words",
+        1,
+        "removed_words",
+        "refinedweb_lines",
+        "max_removed_words",
+        f"{_REFINEDWEB}: at most .05 of words in lines that are removed or cut",
+    ),
     Rule("language_score", 1, "language_score", None, "min_language_score", f"{_FINEWEB_LANGUAGE}: at least .65"),
     Rule("min_words", 1, "num_words", None, "min_words", f"{_QUALITY}: at least 50 words"),
+    Rule("min_tokens", 1, "num_tokens", None, "min_tokens", "at least 50 tokens, of 4 bytes each"),
     Rule("max_words", 1, "num_words", None, "max_words", f"{_QUALITY}: at most 100,000 words"),
     Rule(
         "symbol_ratio",
@@ -87,7 +99,7 @@ RULES = (
     *(
         Rule(
             f"gopher_{score}",
-            1,
+            2 if "grams" in score else 1,  # since 2 shares are of the document's characters, and repeats apart
             score,
             "gopher_repetition",
             f"max_{score}",
@@ -136,9 +148,10 @@ RULES = (
 )
 SOURCES = {
     URL_BLOCKLIST: "the domains that the recipe blocks",
-    LANGUAGE: "the languages that the recipe asks for, by fastText lid.176",
+    LANGUAGE: "the languages that the recipe asks for, by fastText lid.176 or the recipe's language_model",
     **{rule.name: rule.source for rule in RULES},
 }
+OF_SCORES = frozenset({"language_score", "removed_words"})
 VERSIONS = {URL_BLOCKLIST: 1, LANGUAGE: 1, **{rule.name: rule.version for rule in RULES}}
 
 
@@ -146,32 +159,48 @@ def judge(scores: Scores, url: str | None, spec: FilterSpec) -> Verdict | None:
     """None where the document is kept."""
     if spec.url_blocklist and is_blocked(url, spec.url_blocklist):
         return Verdict(URL_BLOCKLIST, None, None)
-    if spec.languages and scores.language not in spec.languages:
+    if spec.languages and not {scores.language, scores.language_label}.intersection(spec.languages):
         return Verdict(LANGUAGE, scores.language_score, None)
-    for rule in RULES:
-        thresholds: Any = getattr(spec, rule.group) if rule.group else spec
-        threshold = None if thresholds is None else getattr(thresholds, rule.threshold)
-        if threshold is None or not _is_for(thresholds, rule, scores.language):
-            continue
-        value = scores.language_score if rule.score == "language_score" else getattr(scores.statistics, rule.score)
-        if value < threshold if rule.is_least else value > threshold:
+    for rule, threshold in thresholds_for(spec, scores.language):
+        value = getattr(scores if rule.score in OF_SCORES else scores.statistics, rule.score)
+        if value is not None and (value < threshold if rule.is_least else value > threshold):
             return Verdict(rule.name, value, threshold)
     return None
 
 
+@lru_cache(maxsize=1024)
+def thresholds_for(spec: FilterSpec, language: str) -> tuple[tuple[Rule, float], ...]:
+    """The rules that judge documents in the language, each with its threshold."""
+    found = []
+    for rule in RULES:
+        thresholds: Any = getattr(spec, rule.group) if rule.group else spec
+        threshold = None if thresholds is None else getattr(thresholds, rule.threshold)
+        if threshold is not None and _is_for(thresholds, rule, language):
+            found.append((rule, threshold))
+    return tuple(found)
+
+
 def _is_for(thresholds: Any, rule: Rule, language: str) -> bool:
-    """Whether the rule judges documents in this language."""
     return rule.group != "gopher_quality" or not thresholds.languages or language in thresholds.languages
 
 
 def redecide(row: Mapping[str, Any], spec: FilterSpec) -> Verdict | None:
     """What becomes of a row of an audit under the spec; None where it is kept.
 
-    A record that was dropped before any score was measured stays dropped, for the same reason.
+    A record that was dropped before any score was measured stays dropped, for the same reason; and so does one of which
+    line corrections left nothing.
     """
-    if row["num_words"] is None:
+    if row["num_words"] is None or row["rule"] == "no_text":
         return Verdict(row["rule"], row["value"], row["threshold"])
-    return judge(Scores(row["language"], row["language_score"], statistics_of(row)), row["url"], spec)
+    scores = Scores(
+        row["language"],
+        row["language_score"],
+        statistics_of(row),
+        row["language_label"] or "",
+        row["second_language"],
+        row["removed_words"],
+    )
+    return judge(scores, row["url"], spec)
 
 
 def is_blocked(url: str | None, domains: tuple[str, ...]) -> bool:

@@ -24,10 +24,19 @@ AUDIT = pa.schema(
     {
         "id": pa.string(),
         "url": pa.string(),
+        # As YYYY-MM-DDThh:mm:ssZ; null where the archive does not say when it was fetched.
+        "date": pa.string(),
         "record_type": pa.string(),
         "num_bytes": pa.int64(),
         "language": pa.string(),
         "language_score": pa.float32(),
+        # What the model calls it, where that is no code of lid.176; and the second opinion, where one is asked for.
+        "language_label": pa.string(),
+        "second_language": pa.string(),
+        # Of line corrections, null where none are asked for.
+        "num_removed_lines": pa.int32(),
+        "num_edited_lines": pa.int32(),
+        "removed_words": pa.float64(),
         # Not rounded, so that a decision can be made again out of them.
         **{name: pa.int32() if name.startswith("num_") else pa.float64() for name in NAMES},
         "decision": pa.string(),
@@ -55,6 +64,7 @@ class Tables:
         self._audit: dict[str, list[Any]] = {name: [] for name in AUDIT.names}
         self._dropped: Counter[str] = Counter()
         self._languages: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()
         self._samples: dict[str, list[dict[str, str]]] = {}
 
     def add(self, documents: Iterable[Document]) -> None:
@@ -66,10 +76,16 @@ class Tables:
         row = {
             "id": f"{self._prefix}/{record.offset:012d}",
             "url": record.url,
+            "date": record.date or None,
             "record_type": record.type,
             "num_bytes": document.num_bytes,
             "language": scores and scores.language,
             "language_score": scores and scores.language_score,
+            "language_label": (scores and scores.language_label) or None,
+            "second_language": scores and scores.second_language,
+            "num_removed_lines": document.corrected and document.corrected.num_removed,
+            "num_edited_lines": document.corrected and document.corrected.num_edited,
+            "removed_words": document.corrected and document.corrected.removed_words,
             **{name: scores and getattr(scores.statistics, name) for name in NAMES},
             "decision": "kept" if verdict is None else "dropped",
             "rule": verdict and verdict.rule,
@@ -82,6 +98,12 @@ class Tables:
             column.append(row[name])
         if scores is not None:
             self._languages[scores.language] += 1
+            if scores.second_language is not None:
+                self._others["languages_compared"] += 1
+                self._others["languages_agreed"] += scores.second_language == scores.language
+        if document.corrected is not None:
+            self._others["lines_removed"] += document.corrected.num_removed
+            self._others["lines_edited"] += document.corrected.num_edited
         if verdict is None:
             row["text"] = document.text
             for name, column in self._documents.items():
@@ -99,6 +121,7 @@ class Tables:
             "documents_kept": kept,
             "characters_kept": sum(map(len, self._documents["text"])),
             **self._dropped,
+            **self._others,
         }
 
     def files(self) -> dict[str, File]:

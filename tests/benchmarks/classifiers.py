@@ -32,18 +32,18 @@ def pages() -> tuple[list[str], "np.ndarray"]:
     import numpy as np
     from fastwarc import ArchiveIterator, WarcRecordType
 
-    from ray_jobs.crawl.scores import identify_language
+    from ray_jobs.crawl.languages import identify
     from ray_jobs.crawl.text import main_text
     from tests.dedup.corpus import debian_texts
 
     archive = DATA / "realpages" / "realpages-dev.warc.gz"
     if not archive.is_file():
         raise NotMeasured(f"{archive} is not there: set HEADRACE_DATA to the data's folder")
-    manuals, web = [text for text in debian_texts(DATA, 2500) if identify_language(text)[0] == "en"], []
+    manuals, web = [text for text in debian_texts(DATA, 2500) if identify(text).language == "en"], []
     with archive.open("rb") as stream:
         for record in ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=True):
             text = main_text(record.reader.read().decode(errors="replace"))
-            if text and len(text) > 200 and identify_language(text)[0] == "en":
+            if text and len(text) > 200 and identify(text).language == "en":
                 web.append(text)
     order = np.random.default_rng(1).permutation(len(manuals) + len(web))
     texts = [*manuals, *web]

@@ -31,7 +31,7 @@ PEER_PAGES = 400  # of the debian crawl: what datatrove reads in 10 s
 TEXT_PAGES = 2_000
 DOCUMENT_BYTES = 4096
 PEER_DOCUMENTS = 1_000
-PEER_SECONDS = 300
+PEER_SECONDS = 1800
 LSH_SECONDS = 600
 DATATROVE = (
     "datatrove==0.10.1",
@@ -131,6 +131,20 @@ def extracted_docs_per_s(archive: Path, spec: "FilterSpec") -> float:
     return num_pages / seconds()
 
 
+@figure("docs/s", target="≥ warc_to_text_docs_per_s_core_datatrove")
+def warc_to_text_quality_docs_per_s_core(bench: Bench) -> float:
+    """The same by trafilatura, its worker's processor time included."""
+    from configs.crawl import FilterSpec
+    from tests.crawl.nodes import filter_one
+
+    share = share_of_archive(bench.input, PEER_PAGES)
+    began = os.times()
+    counters = filter_one(share, FilterSpec(languages=(), extraction="quality")).counters
+    ended = os.times()
+    bench.notes |= {"pages": counters["documents_in"], "kept": counters["documents_kept"]}
+    return counters["documents_in"] / (sum(ended[:4]) - sum(began[:4]))
+
+
 @figure("docs/s", warm_up=False)  # the script warms up by itself
 def warc_to_text_docs_per_s_core_datatrove(bench: Bench) -> float:
     """datatrove's WARC reader and Trafilatura, reading and extraction only, on the same archive."""
@@ -141,7 +155,12 @@ def warc_to_text_docs_per_s_core_datatrove(bench: Bench) -> float:
 
 
 def peer(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: object) -> list[float]:
-    """The numbers that a script beside this file prints, run in an environment of the requirements."""
+    """The numbers that a script beside this file prints."""
+    return [float(number) for number in peer_lines(bench, requirements, script, *arguments)[-1].split()]
+
+
+def peer_lines(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: object) -> list[str]:
+    """The lines that a script beside this file prints, run in an environment of the requirements."""
     try:
         python = bench.peer_python(*requirements)
     except subprocess.CalledProcessError as error:
@@ -152,7 +171,7 @@ def peer(bench: Bench, requirements: tuple[str, ...], script: str, *arguments: o
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    return [float(number) for number in done.stdout.splitlines()[-1].split()]
+    return done.stdout.splitlines()
 
 
 @functools.cache
@@ -374,6 +393,37 @@ def text_megabytes(texts: "pa.ChunkedArray") -> float:
     import pyarrow.compute as pc
 
     return (pc.sum(pc.binary_length(texts)).as_py() or 0) / 1e6
+
+
+@figure("share", repeats=1, warm_up=False)
+def language_accuracy(bench: Bench) -> float:
+    """Sentences in 67 languages told right by lid.176: the mean over languages. The notes have each language's."""
+    from ray_jobs.crawl.languages import identify
+
+    return language_shares(bench, lambda sentence: identify(sentence).language)
+
+
+@figure("share", repeats=1, warm_up=False)
+def language_accuracy_py3langid(bench: Bench) -> float:
+    """The same by the second opinion."""
+    from ray_jobs.cluster.fan_out import UserError
+    from ray_jobs.crawl.languages import second_opinion
+
+    try:
+        tell = second_opinion("py3langid")
+    except UserError as error:
+        raise NotMeasured(str(error)) from error
+    return language_shares(bench, tell)
+
+
+def language_shares(bench: Bench, tell: Callable[[str], str]) -> float:
+    from tests.crawl.gold import accuracy_by_language
+
+    if not (DATA / "lid").is_dir():
+        raise NotMeasured(f"{DATA}/lid is not there: set HEADRACE_DATA to the data's folder")
+    shares = accuracy_by_language(DATA, tell)
+    bench.notes |= {language: round(share, 3) for language, share in sorted(shares.items(), key=lambda one: one[1])}
+    return sum(shares.values()) / len(shares)
 
 
 @figure("F1", target="≥ .915")

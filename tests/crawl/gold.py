@@ -1,4 +1,4 @@
-"""Real pages with gold main text, and how near to it an extraction comes."""
+"""Real pages with gold main text and real sentences in known languages, and how near to them an extraction comes."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastwarc import ArchiveIterator, WarcRecordType
 
+from configs.crawl import LANGUAGES
 from ray_jobs.crawl.payload import decode_text
 
 
@@ -47,3 +48,23 @@ def f1_of_main_text(data_dir: Path, extract: Callable[[str], str | None]) -> Sco
             precisions.append(common / found.total())
             recalls.append(common / wanted.total())
     return Score(len(precisions), sum(precisions) / len(precisions), sum(recalls) / len(recalls))
+
+
+SENTENCES_IN = {"nb": "no"}
+"""Languages of lid/sentences that lid.176 has under another code."""
+
+
+def accuracy_by_language(data_dir: Path, tell: Callable[[str], str], most: int | None = None) -> dict[str, float]:
+    """Share of its sentences whose language is told, for each language that lid.176 knows.
+
+    Args:
+        tell: from a sentence to lid.176's code.
+        most: so many sentences a language.
+    """
+    shares = {}
+    for file in sorted((data_dir / "lid/sentences").glob("*.txt")):
+        language = SENTENCES_IN.get(file.stem, file.stem)
+        if language in LANGUAGES:
+            lines = [line for line in file.read_text().splitlines() if line.strip()][:most]
+            shares[language] = sum(tell(line) == language for line in lines) / len(lines)
+    return shares

@@ -12,7 +12,7 @@ def reference(data: bytes) -> Statistics:
     text = data.decode(errors="surrogateescape")
     words = words_of(text)
     if not words:
-        return Statistics(*[0] * 28)
+        return Statistics(*[0] * 29)
     lines = [line.strip() for line in text.split("\n")]
     paragraphs = ["\n".join(group) for is_blank, group in groupby(lines, key=lambda line: line == "") if not is_blank]
     lines = [line for line in lines if line]
@@ -36,8 +36,8 @@ def reference(data: bytes) -> Statistics:
         duplicate_paragraphs=share(paragraphs, repeated_paragraphs),
         duplicate_paragraph_characters=sum(length(paragraph.replace("\n", "")) for paragraph in repeated_paragraphs)
         / max(1, line_characters),
-        **{f"top_{n}_grams": top_n_grams(words, n) / max(1, characters) for n in (2, 3, 4)},
-        **{f"duplicate_{n}_grams": duplicate_n_grams(words, n) / max(1, characters) for n in range(5, 11)},
+        **{f"top_{n}_grams": top_n_grams(words, n) / max(1, length(text)) for n in (2, 3, 4)},
+        **{f"duplicate_{n}_grams": duplicate_n_grams(words, n) / max(1, length(text)) for n in range(5, 11)},
         punctuated_lines=share(lines, [line for line in lines if line.endswith(tuple(TERMINAL))]),
         short_lines=share(lines, [line for line in lines if length(line) < 30]),
         newlines_per_word=(len(lines) - 1) / len(words),
@@ -46,6 +46,7 @@ def reference(data: bytes) -> Statistics:
         num_sentences=sum(word.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS)) for word in words),
         num_lorem_ipsum=len(re.findall("lorem ipsum", text, ascii_case)),
         num_curly_brackets=text.count("{") + text.count("}"),
+        num_tokens=(len(data) + 3) // 4,
     )
 
 
@@ -78,10 +79,13 @@ def top_n_grams(words: Sequence[str], n: int) -> int:
 
 
 def duplicate_n_grams(words: Sequence[str], n: int) -> int:
-    seen, covered = set[tuple[str, ...]](), set[int]()
-    for place in range(len(words) - n + 1):
+    seen, place, found = set[tuple[str, ...]](), 0, 0
+    while place + n <= len(words):
         gram = tuple(words[place : place + n])
         if gram in seen:
-            covered.update(range(place, place + n))
-        seen.add(gram)
-    return sum(length(words[place]) for place in covered)
+            found += sum(map(length, gram))
+            place += n
+        else:
+            seen.add(gram)
+            place += 1
+    return found

@@ -1,5 +1,6 @@
 """filter over real archives: every record is accounted for, every reason is named."""
 
+import gzip
 import re
 from collections import Counter
 from pathlib import Path
@@ -22,10 +23,10 @@ EVERYTHING = FilterSpec(languages=(), min_language_score=0, min_words=1, max_sym
 
 # What is in each of warcio's odd files, by hand from the files themselves: the archive's faults, its documents.
 WARCIO: dict[str, tuple[dict[str, int], dict[str, int]]] = {
-    "bad.arc": ({"archive_not_warc": 1}, {}),
-    "example.arc": ({"archive_not_warc": 1}, {}),
-    "example.arc.gz": ({"archive_not_warc": 1}, {}),
-    "example-space-in-url.arc": ({"archive_not_warc": 1}, {}),
+    "bad.arc": ({"archive_damaged": 3}, {"dropped.not_html": 1, "dropped.record_damaged": 3}),
+    "example.arc": ({}, {"documents_kept": 1}),
+    "example.arc.gz": ({}, {"documents_kept": 1}),
+    "example-space-in-url.arc": ({"archive_truncated": 1}, {"dropped.record_truncated": 1}),
     "example-bad-non-chunked.warc.gz": ({}, {"documents_kept": 1, "dropped.revisit": 1}),
     "example-bad.warc.gz.bad": ({}, {"documents_kept": 1, "dropped.revisit": 1, "dropped.http_status": 1}),
     "example-digest.warc": ({}, {}),
@@ -261,3 +262,53 @@ def test_a_real_crawl_in_many_languages_is_read_whole(data_dir: Path) -> None:
             told[row["language"] in {folder.group(1), "en"}] += 1
     assert told[True] > 1000 and told[False] < 0.01 * told[True]
     assert len(output.info["languages"]) > 20
+
+
+def test_bad_input_of_every_kind_is_counted_with_its_reason(tmp_path: Path) -> None:
+    prose = PROSE * 12
+    cases: dict[str, tuple[bytes, str | None]] = {
+        "empty body": (record(http(b"")), "no_text"),
+        "empty block": (record(b""), "not_html"),
+        "headers alone": (record(http(b"")[:-2]), "no_text"),
+        "empty text": (record(b"", kind="conversion", content_type="text/plain"), "no_text"),
+        "one word": (record(http(page("mill"))), "language_score"),
+        "one letter": (record(b"x", kind="conversion", content_type="text/plain"), "language_score"),
+        "NULs alone": (record(http(b"\0" * 5000)), "no_text"),
+        "NULs between letters": (record(http(page(prose).replace(b"r", b"\0r\0"))), None),
+        "bytes that are no characters": (record(http(page(prose) + b"\xff\xfe\xc3" * 50)), None),
+        "markup alone": (record(http(b"<b><i></i>" * 20_000)), "no_text"),
+        "deep divs": (record(http(b"<div>" * 200_000 + prose.encode())), "tangled_html"),
+        "deep spans": (record(http(b"<span>" * 5_000 + prose.encode())), None),
+        "an image": (record(http(b"\x89PNG\r\n\x1a\n" + bytes(200))), "not_html"),
+        "a PDF called HTML": (record(http(b"%PDF-1.7 " + prose.encode())), "not_html"),
+        "100 MB in 100 KB": (
+            record(http(gzip.compress(b"<p>mill " * 13_000_000, 9), "Content-Encoding: gzip")),
+            "too_large",
+        ),
+        "100 MB": (record(http(page("mill " * 20_000_000))), "too_large"),
+    }
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(members(*(data for data, _ in cases.values()), record(http(page(prose)))))
+    output = filter_one(path, FilterSpec(languages=(), **NO_HEURISTICS))
+    found = [row["rule"] for row in rows(output, "audit.parquet")]
+    assert dict(zip(cases, found, strict=False)) == {name: reason for name, (_, reason) in cases.items()}
+    assert found[-1] is None and len(found) == len(cases) + 1
+    assert counted(output, "archive_") == {}
+    texts = [row["text"] for row in rows(output, "documents.parquet")]
+    assert all(PROSE.strip() in text and "\0" not in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "a.arc", "a.wet.gz"])
+def test_an_archive_of_no_bytes_is_counted_and_makes_empty_tables(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    output = filter_one(tmp_path / name)
+    assert counted(output, "archive_", "documents_", "dropped.") == {"archive_empty": 1}
+    assert rows(output, "audit.parquet") == rows(output, "documents.parquet") == []
+
+
+def test_a_shard_of_duplicates_only_keeps_each(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(members(*[record(http(page()))] * 300))
+    output = filter_one(path)
+    assert output.counters["documents_kept"] == 300
+    assert len({row["id"] for row in rows(output, "audit.parquet")}) == 300

@@ -9,7 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 from configs.crawl import C4, FilterSpec, FineWeb, GopherQuality, GopherRepetition
-from ray_jobs.crawl.rules import RULES, SOURCES, URL_BLOCKLIST, VERSIONS, Rule, Verdict, is_blocked, judge, redecide
+from ray_jobs.crawl.rules import (
+    OF_SCORES,
+    RULES,
+    SOURCES,
+    URL_BLOCKLIST,
+    VERSIONS,
+    Rule,
+    Verdict,
+    is_blocked,
+    judge,
+    redecide,
+)
 from ray_jobs.crawl.scores import Scores
 from ray_jobs.crawl.statistics import NAMES, measure_texts
 from tests.crawl.archive_bytes import PROSE, http, members, page, record
@@ -27,7 +38,13 @@ def scored(text: str, language: str = "en", language_score: float = 0.9) -> Scor
 
 def alone(rule: Rule, spec: FilterSpec = ALL_ON) -> FilterSpec:
     """The spec with this rule as the only one."""
-    fields: dict[str, Any] = {"languages": (), "min_language_score": 0, "min_words": 0, "max_words": 10**9}
+    fields: dict[str, Any] = {
+        "languages": (),
+        "min_language_score": 0,
+        "min_words": 0,
+        "min_tokens": 0,
+        "max_words": 10**9,
+    }
     fields |= {"max_symbol_ratio": 10**9} | dict.fromkeys(GROUPS)
     if rule.group is None:
         return FilterSpec(**fields | {rule.threshold: getattr(spec, rule.threshold)})
@@ -37,8 +54,13 @@ def alone(rule: Rule, spec: FilterSpec = ALL_ON) -> FilterSpec:
     return FilterSpec(**fields | {rule.group: group(**nothing | {rule.threshold: value})})
 
 
+# Of line corrections, which tests/crawl/test_lines.py is about.
+REMOVED_WORDS = "refinedweb_removed_words"
+
+
 def broken(scores: Scores) -> set[str]:
-    return {rule.name for rule in RULES if judge(scores, None, alone(rule)) is not None}
+    rules = (rule for rule in RULES if rule.name != REMOVED_WORDS)
+    return {rule.name for rule in rules if judge(scores, None, alone(rule)) is not None}
 
 
 def new_words(length: int = 6) -> Iterator[str]:
@@ -66,8 +88,13 @@ def good(num: int = 40) -> list[str]:
     return lines(num, new_words())
 
 
+SPACED = 7 / 6
+"""Characters of a word with the space after it, over those without."""
+
+
 def n_grams(width: int, share: float) -> str:
     """Stretches of `width` words, each twice with other words after it, that are this share of the text."""
+    share *= SPACED
     words, out, num_stretches = new_words(), list[str](), 12
     stretches = [[next(words) for _ in range(width)] for _ in range(num_stretches)]
     room = round(num_stretches * width / share) - 2 * num_stretches * width - 44  # of the lines around them
@@ -79,6 +106,7 @@ def n_grams(width: int, share: float) -> str:
 
 def frequent(width: int, share: float) -> str:
     """One stretch of `width` words, again and again, of which this share of the text is made."""
+    share *= SPACED
     words = new_words()
     stretch = " ".join(next(words) for _ in range(width))
     between = round(width / share) - width
@@ -103,6 +131,7 @@ def paragraphs(*parts: str) -> str:
 
 BREAKING = {
     "min_words": text(*lines(5, new_words(), 8)),
+    "min_tokens": "\n".join(["to be of", *lines(4, new_words(2), 12, "!")]),
     "max_words": text(*good(310)),
     "symbol_ratio": text(*(f"# {line} #" for line in lines(40, new_words()))).replace(". #", " #."),
     "gopher_min_word_length": "\n".join(["to be of", *lines(20, new_words(2), 16, "!")]),
@@ -135,6 +164,7 @@ BREAKING = {
 }
 # Nothing breaks the one rule without the other.
 IMPLIED = {
+    "min_tokens": {"gopher_min_word_length", "c4_sentences"},
     "gopher_duplicate_line_characters": {"fineweb_duplicate_line_characters"},
     "gopher_duplicate_paragraph_characters": {
         "gopher_duplicate_line_characters",
@@ -163,12 +193,12 @@ def test_each_rule_drops_a_document_that_breaks_just_it(name: str) -> None:
 
 
 def test_every_rule_has_a_document_that_breaks_it() -> None:
-    assert {rule.name for rule in RULES} == {*BREAKING, "c4_punctuated_lines", "language_score"}
-    assert set(SOURCES) == set(VERSIONS) and all(rule.score in {*NAMES, "language_score"} for rule in RULES)
+    assert {rule.name for rule in RULES} == {*BREAKING, "c4_punctuated_lines", "language_score", REMOVED_WORDS}
+    assert set(SOURCES) == set(VERSIONS) and all(rule.score in {*NAMES, *OF_SCORES} for rule in RULES)
 
 
 def test_every_threshold_of_the_specs_has_a_rule() -> None:
-    named = {(rule.group, rule.threshold) for rule in RULES if rule.group}
+    named = {(rule.group, rule.threshold) for rule in RULES if rule.group and rule.name != REMOVED_WORDS}
     assert named == {
         (group, name) for group, spec in GROUPS.items() for name in spec.model_fields if name != "languages"
     }

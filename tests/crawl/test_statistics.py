@@ -129,8 +129,8 @@ def test_hand_counted_scores() -> None:
     assert measured.bullet_lines == pytest.approx(2 / 3) and measured.ellipsis_lines == pytest.approx(1 / 3)
     assert measured.duplicate_lines == pytest.approx(1 / 3) and measured.duplicate_paragraphs == 0
     assert measured.duplicate_line_characters == pytest.approx(17 / 42)
-    assert measured.top_2_grams == pytest.approx(2 * 10 / 36)  # "mill turns.", of "- The", "The mill" and itself
-    assert measured.top_4_grams == pytest.approx(28 / 36)
+    assert measured.top_2_grams == pytest.approx(2 * 10 / 46)  # "mill turns.", of "- The", "The mill" and itself
+    assert measured.top_4_grams == pytest.approx(28 / 46)
     assert measured.newlines_per_word == pytest.approx(2 / 9) and measured.few_word_lines == pytest.approx(1 / 3)
 
 

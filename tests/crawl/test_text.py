@@ -1,13 +1,15 @@
 """Main text and what is measured of it, on real pages with gold."""
 
+import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trafilatura import extract
 
-from configs.crawl import LANGUAGES
 from ray_jobs.crawl.extractor import Extractor
-from ray_jobs.crawl.scores import identify_language
+from ray_jobs.crawl.precise import OPTIONS, precise_text
 from ray_jobs.crawl.statistics import measure_texts
 from ray_jobs.crawl.text import MAX_NESTING, is_tangled, main_text
 from tests.crawl.archive_bytes import PROSE
@@ -25,6 +27,24 @@ def test_quality_main_text_of_real_pages_reaches_an_f1_of_965(data_dir: Path) ->
         assert f1_of_main_text(data_dir, extractor.text_of).f1 >= 0.965
 
 
+def test_quality_text_has_trafilaturas_own_lines_in_paragraphs(data_dir: Path) -> None:
+    for _, html in itertools.islice(real_pages(data_dir), 0, 90, 3):
+        own, text = extract(html, **OPTIONS) or "", precise_text(html) or ""
+        assert [line.strip() for line in text.splitlines() if line.strip()] == [
+            line.strip() for line in own.splitlines() if line.strip()
+        ]
+
+
+@pytest.mark.parametrize("extraction", [main_text, precise_text])
+def test_paragraphs_are_set_apart_by_empty_lines_and_programs_are_not(extraction: Callable[[str], str | None]) -> None:
+    program = "def turn(wheel):\n    return wheel + 1"
+    parts = [f"<h1>Mills</h1><p>{PROSE * 4}</p><p>Second. {PROSE * 4}</p>", f"<pre>{program}</pre><p>{PROSE * 4}</p>"]
+    text = extraction(f"<html><body><main><article>{''.join(parts)}</article></main></body></html>") or ""
+    found = [paragraph.strip() for paragraph in text.split("\n\n")]
+    prose = (PROSE * 4).strip()
+    assert found == ["Mills", prose, f"Second. {prose}", program, prose]
+
+
 def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
     assert [url for url, html in real_pages(data_dir) if is_tangled(html)] == []
 
@@ -34,11 +54,23 @@ def test_no_real_page_is_taken_for_a_tangle(data_dir: Path) -> None:
     [
         "<div>" * 200_000 + PROSE,
         "<DIV class=x>" * 100_000 + PROSE,
+        "<dIv>" * 100_000 + PROSE,
+        "<article>" * 100_000 + PROSE,
+        "<Article><div>" * 50_000 + PROSE,
         "<div>" * 50_000 + PROSE + "</div>" * 50_000,
         "<div " + " ".join(f"a{n}=1" for n in range(200_000)) + f">{PROSE}</div>",
         f"<p {'x ' * 400_000}>{PROSE}</p>",
     ],
-    ids=["open", "upper case", "closed", "attributes with values", "attributes without"],
+    ids=[
+        "open",
+        "upper case",
+        "mixed case",
+        "articles",
+        "both",
+        "closed",
+        "attributes with values",
+        "attributes without",
+    ],
 )
 def test_a_tangle_is_seen_at_once(html: str) -> None:
     began = time.process_time()
@@ -46,11 +78,20 @@ def test_a_tangle_is_seen_at_once(html: str) -> None:
     assert time.process_time() - began < 1.0
 
 
-def test_what_the_guard_lets_through_is_read_in_good_time() -> None:
-    html = "<div>" * MAX_NESTING + f"<p>{PROSE * 20}</p>" + "</div>" * MAX_NESTING
+@pytest.mark.parametrize("tag", ["div", "article"])
+def test_what_the_guard_lets_through_is_read_in_good_time(tag: str) -> None:
+    html = f"<{tag}>" * MAX_NESTING + f"<p>{PROSE * 20}</p>" + f"</{tag}>" * MAX_NESTING
     began = time.process_time()
     assert PROSE.strip() in (main_text(html) or "")
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("tag", ["span", "b", "section", "p", "ul><li", "table><tr><td", "dl><dd", "blockquote", "x-y"])
+def test_other_elements_may_nest_as_deep_as_a_page_has_room(tag: str) -> None:
+    html = f"<{tag}>" * 30_000 + PROSE * 20
+    began = time.process_time()
+    main_text(html)
+    assert time.process_time() - began < 2.0
 
 
 def test_a_long_script_is_no_tangle() -> None:
@@ -65,28 +106,6 @@ def test_navigation_and_footer_are_left_out() -> None:
     text = main_text(html) or ""
     assert text.count(PROSE.strip()) == 16
     assert "Home page" not in text and "Cookie" not in text
-
-
-def test_languages_are_told_as_well_as_the_model_can(data_dir: Path) -> None:
-    right = total = 0
-    for file in sorted((data_dir / "lid/sentences").glob("*.txt")):
-        if file.stem not in LANGUAGES:
-            continue
-        for line in file.read_text().splitlines()[:20]:
-            right += identify_language(line)[0] == file.stem
-            total += 1
-    assert total > 1000
-    assert right / total > 0.85
-
-
-def test_language_is_told_from_the_beginning() -> None:
-    assert identify_language(PROSE * 20 + "Der Fluss trägt das Wasser zur Mühle. " * 500)[0] == "en"
-    assert identify_language("Der Fluss trägt\ndas Wasser\nzur Mühle. " * 5)[0] == "de"
-
-
-def test_a_text_without_words_has_no_certain_language() -> None:
-    assert identify_language("12 34 !?")[1] < 0.65
-    assert identify_language("") == ("", 0.0) or identify_language("")[1] < 0.65
 
 
 def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:

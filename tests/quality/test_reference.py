@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from fastwarc import ArchiveIterator, WarcRecordType
 
-from ray_jobs.crawl.scores import identify_language
+from ray_jobs.crawl.languages import identify
 from ray_jobs.crawl.text import main_text
 from ray_jobs.quality.features import Features
 from ray_jobs.quality.linear import train
@@ -17,12 +17,12 @@ from tests.dedup.corpus import debian_texts
 def test_manuals_are_told_from_pages_of_the_web(data_dir: Path) -> None:
     """On documents held out; 1.000 was seen. Kinds of text that differ so much are easy to tell: this holds that
     training works on pages as they are, not that it finds good prose."""
-    manuals = [text for text in debian_texts(data_dir, 2000) if identify_language(text)[0] == "en"]
+    manuals = [text for text in debian_texts(data_dir, 2000) if identify(text).language == "en"]
     web = []
     with (data_dir / "realpages" / "realpages-dev.warc.gz").open("rb") as stream:
         for record in ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=True):
             text = main_text(record.reader.read().decode(errors="replace"))
-            if text and len(text) > 200 and identify_language(text)[0] == "en":
+            if text and len(text) > 200 and identify(text).language == "en":
                 web.append(text)
     assert len(manuals) > 100 and len(web) > 100
 
