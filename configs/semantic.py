@@ -32,8 +32,8 @@ class SemanticSpec(Spec):
     """A document is dropped if, and only if, it is like an earlier document of its cluster that is kept.
 
     Likeness is the cosine of two sentence embeddings. Clusters (k-means) bound the work: each document is compared
-    within its own alone, so pairs that a border divides are not found (SemDeDup: Abbas et al., "SemDeDup: Data-efficient
-    learning at web-scale through semantic deduplication", 2023, section 3). SemDeDup keeps of each group the one that
+    within its own alone, so pairs that a border divides are not found (Abbas et al., "SemDeDup: Data-efficient learning
+    at web-scale through semantic deduplication", 2023, section 3). SemDeDup keeps of each group the one that
     is least like the cluster's centre; here the earliest stays, as in dedup. Embeddings are computed in single
     precision, whose last bits differ from one kind of processor to another: a pair at the very threshold may be judged
     otherwise elsewhere.

@@ -7,8 +7,8 @@
     documents    a shard for every input file: the documents that are kept, and an audit of all
 
 Nothing holds the corpus: a shard works on one input file, or one range of clusters. Documents are numbered by file and
-row, which is the order of (crawl, file, offset). The sample is chosen by a hash of ids, so that how documents are spread
-over files does not change it.
+row, which is the order of (crawl, file, offset). The sample is chosen by a hash of ids, so that how documents are
+spread over files does not change it.
 """
 
 import io
@@ -136,7 +136,7 @@ def embed_file(shard: dict[str, int], context: Context) -> ShardOutput:
     table = context.read(context.documents[shard["input"]], ["id", "text"])
     model = embedder.loaded(embedder.model_folder(spec.model))
     rows = clusters.unit_rows(model.embed(beginnings(table["text"], spec.max_characters)))
-    hashes = np.array([xxhash.xxh3_64_intdigest(id.encode(), spec.seed) for id in table["id"].to_pylist()], np.uint64)
+    hashes = np.array([sample_hash(id, spec.seed) for id in table["id"].to_pylist()], np.uint64)
     sampled = np.flatnonzero(hashes / 2.0**64 < context.sample_share)
     return ShardOutput(
         {
@@ -146,6 +146,11 @@ def embed_file(shard: dict[str, int], context: Context) -> ShardOutput:
         },
         {"documents": len(rows), "sampled": len(sampled)},
     )
+
+
+def sample_hash(id: str, seed: int) -> int:
+    """64 bits; the documents of the lowest are sampled."""
+    return xxhash.xxh3_64_intdigest(id.encode(), seed)
 
 
 def beginnings(text: pa.ChunkedArray, num_characters: int) -> list[str]:
