@@ -1,6 +1,7 @@
 """The node, with embeddings made up: a document's text is the number of its row."""
 
 import importlib.util
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,16 @@ import pytest
 
 pytest.importorskip("faiss", reason="faiss is not installed: pip install headrace[semantic]")
 
-from configs.semantic import EmbeddingModel, SemanticSpec  # noqa: E402
-from ray_jobs.checkpoint.checkpoint import Checkpoint  # noqa: E402
-from ray_jobs.checkpoint.store import Store, open_store  # noqa: E402
-from ray_jobs.cluster.fan_out import NodeFailed, UserError  # noqa: E402
-from ray_jobs.semantic import clusters, embedder, job  # noqa: E402
-from tasks.semantic import NODE  # noqa: E402
-from tests.crawl.archive_bytes import PROSE, http, members, page, record  # noqa: E402
-from tests.dedup.corpus import computed, document_table, published, rows  # noqa: E402
-from tests.semantic.reference import brute_force, groups  # noqa: E402
-from tests.tasks.graph import computed as computed_graph  # noqa: E402
+from configs.semantic import EmbeddingModel, SemanticSpec
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.cluster.fan_out import NodeFailed, UserError
+from ray_jobs.semantic import clusters, embedder, job
+from tasks.semantic import NODE
+from tests.crawl.archive_bytes import PROSE, http, members, page, record
+from tests.dedup.corpus import computed, document_table, published, rows
+from tests.semantic.reference import brute_force, groups
+from tests.tasks.graph import computed as computed_graph
 
 EMBEDDINGS = groups(120, 5, 0.2)
 SPEC = SemanticSpec(min_similarity=0.9)
@@ -51,7 +52,7 @@ def documents(numbers: Sequence[int]) -> pa.Table:
 
 def computed_of(store: Store, cuts: Sequence[int], spec: SemanticSpec = SPEC, name: str = "corpus") -> Checkpoint:
     ends = [0, *cuts, len(EMBEDDINGS)]
-    tables = [documents(range(start, end)) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    tables = [documents(range(start, end)) for start, end in itertools.pairwise(ends)]
     return computed(spec, {"documents": published(store, tables, name)}, store)
 
 
