@@ -12,12 +12,14 @@ import pytest
 
 pytest.importorskip("faiss", reason="faiss is not installed: pip install headrace[semantic]")
 
+from configs.recipe import RECIPES
 from configs.semantic import EmbeddingModel, SemanticSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.semantic import clusters, embedder, job
 from tasks.semantic import NODE
+from tasks.trace import trace
 from tests.crawl.archive_bytes import PROSE, http, members, page, record
 from tests.dedup.corpus import computed, document_table, published, rows
 from tests.semantic.reference import brute_force, groups
@@ -190,8 +192,6 @@ def test_why_names_the_page_that_another_is_like(tmp_path: Path, monkeypatch: py
             return np.array([[1.0, 0.0] if text.startswith("Rivers") else [0.0, 1.0] for text in texts], np.float32)
 
     monkeypatch.setattr(embedder, "loaded", lambda folder: SameFirstWord())
-    from tasks.trace import trace
-
     texts = {
         "one": f"Rivers rise in spring. {PROSE}",
         "other": f"Mills stand still. {' '.join(reversed(PROSE.split()))}",
@@ -201,7 +201,10 @@ def test_why_names_the_page_that_another_is_like(tmp_path: Path, monkeypatch: py
     archive.write_bytes(
         members(*(record(http(page(text)), f"http://a.example/{name}") for name, text in texts.items()))
     )
-    plan = computed_graph(tmp_path, [archive], ["semantic"], ["semantic={}", "dedup.jaccard=0.99"])
+    recipe = tmp_path / "with-semantic.yaml"
+    recipe.write_text((RECIPES / "tiny.yaml").read_text().replace("  repeats:\n", "  semantic:\n  repeats:\n"))
+    plan = computed_graph(tmp_path, [archive], ["semantic"], name=str(recipe))
+    assert plan.recipe.nodes["repeats"].inputs["documents"] == "semantic"
     (document,) = trace(plan, "http://a.example/again")
     step = document.steps[-1]
     assert (step.node, step.decision, step.facts["rule"]) == ("semantic", "dropped", "semantic")
