@@ -193,9 +193,9 @@ def test_why_names_the_page_that_another_is_like(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(embedder, "loaded", lambda folder: SameFirstWord())
     texts = {
-        "one": f"Rivers rise in spring. {PROSE}",
-        "other": f"Mills stand still. {' '.join(reversed(PROSE.split()))}",
-        "again": f"Rivers come up after winter. {' '.join(PROSE.split()[::2])} and {' '.join(PROSE.split()[1::2])}",
+        "one": f"Rivers rise in spring. {PROSE * 3}",
+        "other": f"Mills stand still. {' '.join(reversed(PROSE.split() * 3))}",
+        "again": f"Rivers come up after winter. {' '.join(PROSE.split()[::-2] * 6)}",
     }
     archive = tmp_path / "crawl.warc.gz"
     archive.write_bytes(
