@@ -18,6 +18,7 @@ from configs.quality import NgramLmSpec, QualitySpec
 from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
+from configs.semantic import SemanticSpec
 from configs.tokenizer import TokenizerSpec, TokensSpec
 
 ALL_OTHERS = "*"
@@ -83,7 +84,8 @@ KINDS = (
     NodeKind(
         DedupSpec, "ray_jobs.dedup.job:run", {"documents": "filter"}, optional={"earlier": "earlier"}, retractable=True
     ),
-    NodeKind(RepeatsSpec, "ray_jobs.repeats.job:run", {"documents": ("dedup", "filter")}),
+    NodeKind(SemanticSpec, "ray_jobs.semantic.job:run", {"documents": ("dedup", "filter")}),
+    NodeKind(RepeatsSpec, "ray_jobs.repeats.job:run", {"documents": ("semantic", "dedup", "filter")}),
     NodeKind(NgramLmSpec, "ray_jobs.quality.ngram_lm_job:run", {"documents": "reference"}),
     NodeKind(
         ClassifierSpec,
@@ -93,13 +95,13 @@ KINDS = (
     NodeKind(
         QualitySpec,
         "ray_jobs.quality.job:run",
-        {"documents": ("repeats", "dedup", "filter")},
+        {"documents": ("repeats", "semantic", "dedup", "filter")},
         optional={"language_model": "ngram-lm", "classifier": "classifier", "toxicity": "toxicity"},
     ),
     NodeKind(
         ScrubSpec,
         "ray_jobs.scrub.job:run",
-        {"documents": ("quality", "repeats", "dedup", "filter")},
+        {"documents": ("quality", "repeats", "semantic", "dedup", "filter")},
         optional={"eval_sets": "eval-sets"},
     ),
     NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),

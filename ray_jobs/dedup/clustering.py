@@ -19,7 +19,7 @@ from ray_jobs.checkpoint.shards import OutputFile, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.dedup.candidates import Numbers, components, edges, unique_pairs
 from ray_jobs.dedup.corpus import Corpus, read_runs
-from ray_jobs.dedup.parts import PAIR, cut, pairs_of, part_bits, parted_file, read_pairs, read_parts
+from ray_jobs.files.parts import PAIR, cut, pairs_of, part_bits, parted_file, read_pairs, read_parts
 
 # Entries (key, document) that one reducer sorts: 16 bytes each, and as much again twice while they are sorted.
 ENTRIES_A_PART = 1 << 24

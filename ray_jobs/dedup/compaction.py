@@ -9,7 +9,7 @@ import numpy as np
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.dedup.candidates import sort_order
 from ray_jobs.dedup.corpus import Corpus, Run, read_runs
-from ray_jobs.dedup.parts import parted_file
+from ray_jobs.files.parts import parted_file
 
 # Levels that may keep runs of their own. The merge reads all keys, once in so many crawls.
 MAX_UNCOMPACTED = 8

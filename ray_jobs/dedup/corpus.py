@@ -24,7 +24,7 @@ from ray_jobs.checkpoint.shards import OutputFile, Record
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.dedup.bands import BandPlan
-from ray_jobs.dedup.parts import PAIR, part_bits, read_pairs
+from ray_jobs.files.parts import PAIR, part_bits, read_pairs
 
 LEVEL_BITS = 48
 # Documents of one run: 4 s of signing, and 34 MB of keys. Of large corpora runs are larger, and 4,096 of them, since a

@@ -164,24 +164,28 @@ def _mix(value: np.uint64) -> np.uint64:  # pragma: no cover
 
 
 @numba.njit(cache=True, inline="always")
-def _is_unspaced(lead: np.uint8, second: np.uint8) -> bool:  # pragma: no cover
+def _is_unspaced(lead: np.uint8, second: np.uint8, third: np.uint8) -> bool:  # pragma: no cover
     """Whether these bytes begin a character, always of three bytes, of a script written without spaces."""
     return bool(
         0xE3 <= lead <= 0xE9  # U+3000-9FFF
         or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
-        or (lead == 0xE1 and (0x80 <= second <= 0x82 or 0x9E <= second <= 0x9F))  # Myanmar U+1000, Khmer U+1780
+        or (lead == 0xE1 and (0x80 <= second <= 0x81 or 0x9E <= second <= 0x9F))  # Myanmar U+1000-107F, Khmer U+1780
+        or (lead == 0xE1 and second == 0x82 and third < 0xA0)  # Myanmar U+1080-109F; Georgian capitals follow
     )
 
 
 @numba.njit(cache=True)
-def _words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> int:  # pragma: no cover
-    """Hashes of the words of one normalised document; returns their number."""
+def hash_words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> int:  # pragma: no cover
+    """Writes the hashes of the words of one normalised document, bytes `start` to `end`, and returns their number.
+
+    `out` has room for half as many as there are bytes, and two more.
+    """
     num_words = 0
     value = np.uint64(0)
     i = start
     while i < end:
         byte = data[i]
-        if byte >= 0xE0 and i + 2 < end and _is_unspaced(byte, data[i + 1]):
+        if byte >= 0xE0 and i + 2 < end and _is_unspaced(byte, data[i + 1], data[i + 2]):
             num_words += value != 0
             character = (
                 (np.uint64(byte) << np.uint64(16)) | (np.uint64(data[i + 1]) << np.uint64(8)) | np.uint64(data[i + 2])
@@ -206,10 +210,13 @@ def _words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> in
 
 
 @numba.njit(cache=True)
-def _shingles(
+def hash_shingles(
     words: npt.NDArray[np.uint64], num_words: int, width: int, out: npt.NDArray[np.uint32]
 ) -> int:  # pragma: no cover
-    """32-bit hashes of the shingles, duplicates and all; returns their number."""
+    """Writes the 32-bit hashes of the shingles of a document's words, duplicates and all, and returns their number.
+
+    `out` has room for as many as there are words.
+    """
     if num_words == 0:
         return 0
     used = min(width, num_words)
@@ -226,7 +233,8 @@ def _shingles(
 
 
 @numba.njit(cache=True)
-def _longest(offsets: Offsets) -> int:  # pragma: no cover
+def longest_document(offsets: Offsets) -> int:  # pragma: no cover
+    """Bytes of the longest document; 0 where there is none."""
     longest = 0
     for i in range(len(offsets) - 1):
         longest = max(longest, offsets[i + 1] - offsets[i])
@@ -242,12 +250,12 @@ def _signatures(
     increments: npt.NDArray[np.uint32],
     out: npt.NDArray[np.uint32],
 ) -> None:  # pragma: no cover
-    room = _longest(offsets) // 2 + 2
+    room = longest_document(offsets) // 2 + 2
     words = np.empty(room, dtype=np.uint64)
     shingles = np.empty(room, dtype=np.uint32)
     for document in range(len(offsets) - 1):
-        num_words = _words(data, offsets[document], offsets[document + 1], words)
-        num_shingles = _shingles(words, num_words, width, shingles)
+        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        num_shingles = hash_shingles(words, num_words, width, shingles)
         for p in range(len(multipliers)):
             multiplier, increment = multipliers[p], increments[p]
             least = np.uint32(0xFFFFFFFF)
@@ -260,12 +268,12 @@ def _signatures(
 def _shingle_sets(
     data: Bytes, offsets: Offsets, width: int, out: npt.NDArray[np.uint32], out_offsets: Offsets
 ) -> None:  # pragma: no cover
-    words = np.empty(_longest(offsets) // 2 + 2, dtype=np.uint64)
+    words = np.empty(longest_document(offsets) // 2 + 2, dtype=np.uint64)
     shingles = np.empty(len(words), dtype=np.uint32)
     end = 0
     for document in range(len(offsets) - 1):
-        num_words = _words(data, offsets[document], offsets[document + 1], words)
-        found = np.sort(shingles[: _shingles(words, num_words, width, shingles)])
+        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        found = np.sort(shingles[: hash_shingles(words, num_words, width, shingles)])
         for s in range(len(found)):
             if s == 0 or found[s] != found[s - 1]:
                 out[end] = found[s]

@@ -10,9 +10,9 @@ import pyarrow as pa
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.dedup.corpus import LEVEL_BITS, Corpus
-from ray_jobs.dedup.parts import cut_table, parted_file, read_tables
 from ray_jobs.dedup.ranges import read_rows
 from ray_jobs.dedup.routing import VERDICTS, member_schema
+from ray_jobs.files.parts import cut_table, parted_file, read_tables
 
 PLACE_MASK = (1 << LEVEL_BITS) - 1
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.dedup.clustering import read_range
 from ray_jobs.dedup.corpus import Corpus, Source
-from ray_jobs.dedup.parts import cut_table, parted_file
+from ray_jobs.files.parts import cut_table, parted_file
 
 VERDICTS = pa.schema(
     [

@@ -15,8 +15,8 @@ from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.dedup.candidates import sort_order
 from ray_jobs.dedup.corpus import Corpus
-from ray_jobs.dedup.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_tables
 from ray_jobs.dedup.routing import VERDICTS
+from ray_jobs.files.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_tables
 
 # Odd constants of MurmurHash3's fmix64 (Appleby), so that a text's key is no URL's.
 _TEXT, _URL = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)

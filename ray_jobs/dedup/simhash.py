@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.dedup.minhash import Bytes, Offsets, _longest, _shingles, _words
+from ray_jobs.dedup.minhash import Bytes, Offsets, hash_shingles, hash_words, longest_document
 
 NUM_BITS = 64
 EXTRA_BLOCKS = 3
@@ -112,14 +112,14 @@ def _add(one: np.uint64, two: np.uint64, three: np.uint64) -> tuple[np.uint64, n
 
 @numba.njit(cache=True)
 def _simhashes(data: Bytes, offsets: Offsets, width: int, out: npt.NDArray[np.uint64]) -> None:  # pragma: no cover
-    room = _longest(offsets) // 2 + 2
+    room = longest_document(offsets) // 2 + 2
     words = np.empty(room, dtype=np.uint64)
     shingles = np.empty(room, dtype=np.uint32)
     hashes = np.empty(room + 8, dtype=np.uint64)
     planes = np.empty(NUM_BITS, dtype=np.uint64)
     for document in range(len(offsets) - 1):
-        num_words = _words(data, offsets[document], offsets[document + 1], words)
-        num_shingles = _shingles(words, num_words, width, shingles)
+        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        num_shingles = hash_shingles(words, num_words, width, shingles)
         for i in range(num_shingles):
             hashes[i] = _mixed(np.uint64(shingles[i]) + _GOLDEN)
         hashes[num_shingles : num_shingles + 8] = 0

@@ -20,7 +20,7 @@ from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.dedup.candidates import Numbers, hash_pairs
 from ray_jobs.dedup.clustering import cut_by_first, members_output, read_range
 from ray_jobs.dedup.corpus import Corpus
-from ray_jobs.dedup.parts import PAIR, pairs_of, parted_file, unique_rows
+from ray_jobs.files.parts import PAIR, pairs_of, parted_file, unique_rows
 
 MOST_ROUNDS = 40
 """Chains of 2^40 documents end within these; more would be a mistake of ours."""

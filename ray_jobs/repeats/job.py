@@ -5,7 +5,7 @@
     quotes      a shard for every input file: the text that was asked for, addressed to the files that repeat it
     documents   a shard for every input file: compares, cuts, drops what is left too short, and audits
 
-A stage's shards hand over to the next by `exchange.py`. Nothing holds the corpus: a shard works on one input file or
+A stage's shards hand over to the next by files in parts. Nothing holds the corpus: a shard works on one input file or
 one range of hashes. Documents are ordered by file and row, which is the order of (crawl, file, offset); places in a
 file are numbers of words.
 """
@@ -27,14 +27,14 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.repeats.exchange import exchange_file, read_parts, split_by
+from ray_jobs.files.parts import read_table_each, read_tables, split_table
 
 # Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 16 million
 # windows, which take 1 GB while they are sorted.
 RANGE_BYTES = 32 << 20
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300
-UNITS_FILE, WINDOWS_FILE = "units.exchange", "windows.exchange"
+UNITS_FILE, WINDOWS_FILE = "units.parts", "windows.parts"
 RULES = ("lines", "paragraphs", "substrings")
 LEFT_TOO_LITTLE = "repeats_left_too_little"
 
@@ -65,22 +65,23 @@ class Context:
     def file(self, stage: str, shard: int, name: str) -> OutputFile:
         return next(file for file in self.stages[stage][shard].files if file.name == name)
 
-    def received(self, stage: str, name: str, part: int, num_parts: int) -> list[tuple[int, pa.Table]]:
+    def files(self, stage: str, name: str) -> list[OutputFile]:
+        return [self.file(stage, shard, name) for shard in range(len(self.stages[stage]))]
+
+    def received(self, stage: str, name: str, part: int) -> list[tuple[int, pa.Table]]:
         """What each of the stage's shards has for this part, where it has anything."""
-        files = [self.file(stage, shard, name) for shard in range(len(self.stages[stage]))]
-        parts = read_parts(self.store, files, part, num_parts)
-        return [(shard, table) for shard, table in enumerate(parts) if table is not None]
+        tables = read_table_each(self.store, self.files(stage, name), part)
+        return [(shard, table) for shard, table in enumerate(tables) if table is not None]
 
     def gathered(self, stage: str, name: str, input: int, schema: pa.Schema) -> pa.Table:
         """What the stage has for this input file, in one table."""
-        received = self.received(stage, name, input, len(self.documents))
-        return pa.concat_tables([schema.empty_table(), *(table for _, table in received)])
+        return read_tables(self.store, self.files(stage, name), input, schema)
 
     def by_range(self, table: pa.Table) -> File:
         """The table's rows, addressed to the ranges of their hashes."""
         upper = table["hash"].to_numpy() >> np.uint64(32)
         addresses = (upper * np.uint64(self.num_ranges) >> np.uint64(32)).astype(np.int64)
-        return exchange_file(split_by(table, addresses), self.num_ranges)
+        return split_table(table, addresses, self.num_ranges)
 
 
 def run(spec: RepeatsSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
@@ -156,12 +157,12 @@ def share(shard: dict[str, int], context: Context) -> ShardOutput:
     from ray_jobs.repeats.sharing import shared_units, shared_windows
 
     num_files = len(context.documents)
-    units = shared_units(context.received("hashes", UNITS_FILE, shard["range"], context.num_ranges), context.limits)
-    files = {UNITS_FILE: exchange_file(split_by(units, units["input"].to_numpy()), num_files)}
+    units = shared_units(context.received("hashes", UNITS_FILE, shard["range"]), context.limits)
+    files = {UNITS_FILE: split_table(units, units["input"].to_numpy(), num_files)}
     counters = {"units": len(np.unique(units["hash"].to_numpy()))}
     if context.spec.min_repeated_words is not None:
-        windows = shared_windows(context.received("hashes", WINDOWS_FILE, shard["range"], context.num_ranges))
-        files[WINDOWS_FILE] = exchange_file(split_by(windows, windows["input"].to_numpy()), num_files)
+        windows = shared_windows(context.received("hashes", WINDOWS_FILE, shard["range"]))
+        files[WINDOWS_FILE] = split_table(windows, windows["input"].to_numpy(), num_files)
         counters["windows_across"] = windows.num_rows
     return ShardOutput(files, counters)
 
@@ -183,7 +184,7 @@ def quote(shard: dict[str, int], context: Context) -> ShardOutput:
     split = words.split(*words.text_buffers(table["text"] if table else pa.array([], pa.large_string())))
 
     units = units.append_column("source_id", pa.array(ids[split.document_of(units["word"].to_numpy())], pa.string()))
-    files = {UNITS_FILE: exchange_file(split_by(units, units["target"].to_numpy()), num_files)}
+    files = {UNITS_FILE: split_table(units, units["target"].to_numpy(), num_files)}
     counters = {"units": units.num_rows}
     if spec.min_repeated_words is not None:
         found = runs(windows)
@@ -192,7 +193,7 @@ def quote(shard: dict[str, int], context: Context) -> ShardOutput:
         texts = [split.text(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         found = found.append_column("text", pa.array(texts, pa.large_binary()))
         found = found.append_column("source_id", pa.array(ids[split.document_of(starts)], pa.string()))
-        files[WINDOWS_FILE] = exchange_file(split_by(found, found["target"].to_numpy()), num_files)
+        files[WINDOWS_FILE] = split_table(found, found["target"].to_numpy(), num_files)
         counters |= {"quotes": len(texts), "quoted_bytes": sum(map(len, texts))}
     return ShardOutput(files, counters)
 

@@ -103,7 +103,8 @@ def _is_unspaced(data: Bytes, i: int, end: int) -> bool:  # pragma: no cover
     return bool(
         lead >= 0xE3  # U+3000-9FFF
         or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
-        or (lead == 0xE1 and (second <= 0x82 or 0x9E <= second <= 0x9F))  # Myanmar U+1000, Khmer U+1780
+        or (lead == 0xE1 and (second <= 0x81 or 0x9E <= second <= 0x9F))  # Myanmar U+1000-107F, Khmer U+1780-17FF
+        or (lead == 0xE1 and second == 0x82 and data[i + 2] < 0xA0)  # Myanmar U+1080-109F; Georgian capitals follow
     )
 
 

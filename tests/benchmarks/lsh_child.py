@@ -24,8 +24,8 @@ from ray_jobs.dedup.candidates import components, edges
 from ray_jobs.dedup.clustering import ENTRIES_A_PART, cluster_in_memory, find_edges
 from ray_jobs.dedup.corpus import Corpus, Level, group_files, parts_for
 from ray_jobs.dedup.minhash import binary_rows
-from ray_jobs.dedup.parts import parted_file
 from ray_jobs.dedup.signing import keys_of, run_of
+from ray_jobs.files.parts import parted_file
 
 COPY_EVERY = 10
 SHARED_BAND_EVERY = 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ray_jobs.dedup.bands import BandPlan
 
 # Characters that are words: kana and ideographs, Thai, Lao, Myanmar, Khmer.
-_UNSPACED = "[\u3000-\u9fff\u0e00-\u0eff\u1000-\u10bf\u1780-\u17ff]"
+_UNSPACED = "[\u3000-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 
 
 def normalised(text: bytes) -> bytes:

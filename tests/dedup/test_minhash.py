@@ -28,6 +28,7 @@ ODD_TEXTS = [
     b"nul\x00inside \x00 alone",
     b"\xed\xa0\x80 lone surrogate \xed\xbf\xbf",
     b"cut character \xe6\x97",
+    "Georgian ႠႡႱ and Myanmar က႟က".encode(),
     b"\xe3",
     b"\xff\xfe invalid \x80 bytes",
 ]

@@ -7,7 +7,7 @@ from ray_jobs.repeats.cut import cut
 from ray_jobs.repeats.words import split, split_one, text_buffers
 from tests.repeats.reference import words_of
 
-pieces = st.sampled_from(["a", "Bc", " ", "\n", "\t", "é", "日", "本", "ไ", "က", "ក", "\u3000", "\u00a0", "ꀀ", "丁"])
+pieces = st.sampled_from(["a", "Bc", " ", "\n", "\t", "é", "日", "本", "ไ", "က", "႟", "Ⴀ", "ក", "\u3000", "ꀀ", "丁"])
 texts = st.lists(pieces, max_size=20).map("".join)
 # Bytes that begin, continue or cut short a character of three bytes.
 odd_bytes = st.lists(st.sampled_from([b"a", b" ", b"\xe3", b"\xe0", b"\xe1", b"\xb8", b"\x80", b"\xff"]), max_size=12)

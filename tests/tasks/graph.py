@@ -18,20 +18,22 @@ RULES_OFF = (
 )
 
 
-def planned(folder: Path, archives: Sequence[Path], changes: Sequence[str] = ()) -> Plan:
-    """The plan of recipe tiny over the archives, where the filter drops only what is too short."""
+def planned(folder: Path, archives: Sequence[Path], changes: Sequence[str] = (), name: str = "tiny") -> Plan:
+    """The plan of the recipe over the archives, where the filter drops only what is too short."""
     source = f"snapshot={{archives: {{urls: [{', '.join(repr(str(path)) for path in archives)}]}}}}"
-    recipe = load_recipe("tiny", [source, *(f"filter.{off}" for off in RULES_OFF), *changes])
+    recipe = load_recipe(name, [source, *(f"filter.{off}" for off in RULES_OFF), *changes])
     return make_plan(recipe, open_store(folder / "store"))
 
 
-def computed(folder: Path, archives: Sequence[Path], nodes: Sequence[str], changes: Sequence[str] = ()) -> Plan:
+def computed(
+    folder: Path, archives: Sequence[Path], nodes: Sequence[str], changes: Sequence[str] = (), name: str = "tiny"
+) -> Plan:
     """The plan after these nodes have run, and all that they need, one after another."""
-    recipe = planned(folder, archives, changes).recipe
-    needed = set().union(*(recipe.ancestors(name) for name in nodes))
-    for name in [name for name in recipe.nodes if name in needed]:
-        before = planned(folder, archives, changes)
-        node = before.nodes[name]
+    recipe = planned(folder, archives, changes, name).recipe
+    needed = set().union(*(recipe.ancestors(one) for one in nodes))
+    for wanted in [one for one in recipe.nodes if one in needed]:
+        before = planned(folder, archives, changes, name)
+        node = before.nodes[wanted]
         upstream = {slot: before.nodes[up] for slot, up in node.recipe_node.inputs.items()}
         request = NodeRequest(
             node=node.kind,
@@ -41,4 +43,4 @@ def computed(folder: Path, archives: Sequence[Path], nodes: Sequence[str], chang
             resources={"workers": 1},
         )
         run_node(before.store, request)
-    return planned(folder, archives, changes)
+    return planned(folder, archives, changes, name)

@@ -8,6 +8,7 @@ checksum of the whole file would say nothing to who reads a piece of it.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,14 @@ def cut_table(table: pa.Table, bounds: Sequence[int]) -> list[bytes]:
     return [_table_part(table.slice(start, end - start)) for start, end in itertools.pairwise(bounds)]
 
 
+def split_table(table: pa.Table, addresses: npt.NDArray[np.integer[Any]], num_parts: int) -> File:
+    """A file with each row of the table in the part of its address, in the order they had."""
+    order = np.argsort(addresses, kind="stable")
+    bounds = np.searchsorted(addresses[order], np.arange(num_parts + 1))
+    assert bounds[-1] - bounds[0] == len(order), f"every address is one of {num_parts}"
+    return parted_file(cut_table(table.take(pa.array(order)), bounds.tolist()), table.num_rows)
+
+
 def _table_part(table: pa.Table) -> bytes:
     """Nothing for a table without rows."""
     if not table.num_rows:
@@ -104,9 +113,14 @@ def _table_part(table: pa.Table) -> bytes:
 
 def read_tables(store: Store, files: Sequence[OutputFile], part: int, schema: pa.Schema) -> pa.Table:
     """This part of every file, one after the other."""
-    parts = store.concurrently(lambda file: read_parts(store, file, part, part + 1)[0], files)
-    tables = [pa.ipc.open_stream(data).read_all() for data in parts if data]
+    tables = [table for table in read_table_each(store, files, part) if table is not None]
     return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def read_table_each(store: Store, files: Sequence[OutputFile], part: int) -> list[pa.Table | None]:
+    """This part of each file; None where it has no rows."""
+    parts = store.concurrently(lambda file: read_parts(store, file, part, part + 1)[0], files)
+    return [pa.ipc.open_stream(data).read_all() if data else None for data in parts]
 
 
 def _range(store: Store, file: OutputFile, start: int, length: int) -> bytes:
