@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.recipe import load_recipe
 from ray_jobs.checkpoint.doctor import require_create_only
+from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.lease import process_started
 from ray_jobs.checkpoint.runs import Run, RunNode, begin_run, end_run, new_run_id, write_run
 from ray_jobs.checkpoint.store import open_store
@@ -112,7 +113,10 @@ def _run_nodes(plan: Plan, names: list[str], context: RunContext) -> None:
 def relied_on(plan: Plan, began: float) -> Iterator[str]:
     """A run's id, under which garbage collection leaves the plan's nodes alone; what stands is looked up under it."""
     run_id = new_run_id(plan.recipe.name, began)
-    begin_run(plan.store, run_id, [node.path.root for node in plan.nodes.values()])
+    standing = [
+        NodePath(kind, key).root for node in plan.nodes.values() for kind, key in node.recipe_node.standing.values()
+    ]
+    begin_run(plan.store, run_id, [*(node.path.root for node in plan.nodes.values()), *standing])
     try:
         yield run_id
     finally:

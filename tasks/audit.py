@@ -71,7 +71,7 @@ def audit_tables(plan: Plan, only: str | None = None) -> list[AuditTable]:
     if not tables:
         raise ValueError(
             f"{only or 'no node'} of {plan.recipe.name} has {'no ' if only else 'an '}audit in {plan.store.url}: "
-            f"`headrace run {plan.recipe.name} --to {only or 'scrub'}` first; filter and the nodes after it up to tokens leave one"
+            f"`headrace run {plan.recipe.name} --to {only or 'scrub'}` first; filter to tokens leave one"
         )
     return tables
 

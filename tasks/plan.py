@@ -119,6 +119,11 @@ def _standing_key(store: Store, node: RecipeNode, slot: str) -> str:
             f"{node.name}.inputs.{slot} is {kind}@{digits}, and {store.url} holds no such finished checkpoint: take "
             "the key from the plan of the recipe that made it"
         )
+    if node.kind.retractable and manifest.payload["spec"].get("retracted", []) != list(standing_retractions(store)):
+        raise ValueError(
+            f"{node.name}.inputs.{slot} is {kind}@{digits}, which was made before the last retraction: run the recipe "
+            "that made it again, and those of the crawls after it, then name its new key"
+        )
     return manifest.key
 
 

@@ -12,8 +12,9 @@ from ray_jobs.checkpoint.retraction import Retracted
 from ray_jobs.checkpoint.runs import list_runs, read_run
 from ray_jobs.checkpoint.store import Store
 
-# Rooms whose nodes' outputs are weights.
+# Nodes that learn from documents: rooms of language models, and what is trained beside them.
 MODEL_ROOMS = {"pretrain", "align", "quantize"}
+LEARNED = {"ngram-lm", "classifier", "tokenizer"}
 AUDIT = "audit.parquet"
 
 
@@ -46,31 +47,45 @@ def touched(store: Store, retracted: Retracted) -> Touched:
             for id, url in zip(ids, urls, strict=True)
             if retracted.names(id, url)
         }
-    models = []
+    models: list[TouchedModel] = []
     runs = [read_run(store, run) for run in list_runs(store)]
     refs = {name: entry.target for name in list_refs(store) if (entry := read_ref(store, name)) is not None}
-    for manifest in _finished(store, {kind for kind, node in NODES.items() if node.room in MODEL_ROOMS}):
-        upstream = list(_upstream(store, manifest))
-        left = set().union(*(named.get(one.key, set()) for one in upstream))
-        for one in upstream:
-            if left and any(file.name == AUDIT for file in one.outputs):
-                left -= {
-                    id
-                    for ids, decisions in _columns(Checkpoint(store, one), ("id", "decision"))
-                    for id, decision in zip(ids, decisions, strict=True)
-                    if decision != "kept"
-                }
-        if left:
+    reached: dict[str, frozenset[str]] = {key: frozenset(ids) for key, ids in named.items()}
+    for manifest in _finished(store, LEARNED | {kind for kind, node in NODES.items() if node.room in MODEL_ROOMS}):
+        seen = _reached(store, manifest, reached)
+        if seen:
             models.append(
                 TouchedModel(
                     manifest.node,
                     manifest.key,
-                    len(left),
+                    len(seen),
                     tuple(run.id for run in runs if any(node.key == manifest.key for node in run.nodes.values())),
                     tuple(name for name, target in refs.items() if manifest.key in map(str, target.values())),
                 )
             )
     return Touched(len(set().union(*named.values())), tuple(models))
+
+
+def _reached(store: Store, manifest: Manifest, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    """The named documents that this node passes on: those of its inputs, without what it dropped itself.
+
+    What was collected since passes nothing on; an earlier crawl's index is compared with, and not read on.
+    """
+    if manifest.key not in known:
+        found: set[str] = set()
+        for slot, one in manifest.inputs.items():
+            upstream = read_manifest(store, NodePath(one.node, one.key)) if slot != "earlier" else None
+            if upstream is not None:
+                found |= _reached(store, upstream, known)
+        if found and any(file.name == AUDIT for file in manifest.outputs):
+            found -= {
+                id
+                for ids, decisions in _columns(Checkpoint(store, manifest), ("id", "decision"))
+                for id, decision in zip(ids, decisions, strict=True)
+                if decision != "kept"
+            }
+        known[manifest.key] = frozenset(found)
+    return known[manifest.key]
 
 
 def _finished(store: Store, kinds: set[str]) -> Iterator[Manifest]:
@@ -79,21 +94,6 @@ def _finished(store: Store, kinds: set[str]) -> Iterator[Manifest]:
             manifest = read_manifest(store, NodePath(kind, key))
             if manifest is not None:
                 yield manifest
-
-
-def _upstream(store: Store, manifest: Manifest) -> Iterator[Manifest]:
-    """Every node that this one was computed from, each once; those collected since are left out."""
-    seen: set[str] = set()
-    todo = [*manifest.inputs.values()]
-    while todo:
-        one = todo.pop()
-        if one.key in seen:
-            continue
-        seen.add(one.key)
-        found = read_manifest(store, NodePath(one.node, one.key))
-        if found is not None:
-            yield found
-            todo += found.inputs.values()
 
 
 def _columns(checkpoint: Checkpoint, names: tuple[str, str]) -> Iterator[tuple[list[str], list[str]]]:

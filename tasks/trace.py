@@ -111,7 +111,8 @@ def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> N
         return
     urls = {row["id"]: row["url"] for row in _rows(first, "id", {facts[column] for facts, column in named})}
     for facts, column in named:
-        facts[f"{column}_url"] = urls[facts[column]]
+        if facts[column] in urls:  # an original of an earlier crawl stands in that one's audit
+            facts[f"{column}_url"] = urls[facts[column]]
 
 
 def _described(id: str, url: str, archives: dict[int, str]) -> TracedDocument:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from configs.crawl import DOMAIN
 from flows.cli import options, show
 from ray_jobs.checkpoint.retraction import Retracted, Retraction
 from ray_jobs.checkpoint.retraction import retract as write_retraction
@@ -27,7 +28,7 @@ def retract(
 
     retraction = Retraction(
         urls=_lines(urls),
-        domains=tuple(line.lower().rstrip(".") for line in _lines(domains)),
+        domains=tuple(_domain(line) for line in _lines(domains)),
         crawls=tuple(crawl or ()),
     )
     if retraction == Retraction():
@@ -55,6 +56,16 @@ def retract(
         console.print("no model here was trained on any of them")
     if not dry_run:
         console.print("the next `headrace run` builds the corpus, and what follows from it, without them")
+
+
+def _domain(line: str) -> str:
+    domain = line.lower().rstrip(".")
+    if not DOMAIN.fullmatch(domain):
+        raise ValueError(
+            f"{line!r} is no domain: write hosts alone, such as 'example.com', without scheme, port, path or wildcard, "
+            "and those beyond ASCII in their xn-- form"
+        )
+    return domain
 
 
 def _lines(file: Path | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ runs/<run>.json                                 recipe, node -> key, timings, co
 running/<run>.json                              the nodes that a run under way relies on; deleted at its end
 refs/<name>/00000007.json                       a numbered create-only log: the highest is the pointer
 gc/<node>/<key16>.json                          garbage collection withdrew the manifest; the data follow later
+retractions/<digest>.json                       documents that must leave the corpus
 doctor/…                                        what `headrace doctor` found this store to guarantee
 """
 

@@ -85,7 +85,7 @@ def host_of(url: str) -> str:
     """In lower case, without port; "" where there is none."""
     match = _PARTS.match(url)
     host = match[2].rpartition("@")[2].lower() if match else ""
-    return host if host.startswith("[") else host.partition(":")[0]
+    return host if host.startswith("[") else host.partition(":")[0].rstrip(".")
 
 
 def standing_retractions(store: Store) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from configs.base import Resources
@@ -74,6 +75,7 @@ class NodeOutput:
         shards: Sequence[dict[str, Any]],
         process: Callable[[dict[str, Any], C], ShardOutput],
         context: C,
+        may_lose: bool = True,
     ) -> list[Receipt]:
         """Runs `process(shard, context)` for every shard that is not done yet, in parallel.
 
@@ -82,6 +84,8 @@ class NodeOutput:
             shards: each shard's inputs, JSON-able, whatever the number of workers.
             process: a module's function without side effects.
             context: what all shards share; picklable.
+            may_lose: whether the spec's share of shards may be quarantined; otherwise the first that fails for good
+                fails the node, and the next run tries it again.
 
         Returns:
             Receipts in the order of shards, without those that are quarantined within the spec's limit.
@@ -93,7 +97,7 @@ class NodeOutput:
             shards,
             self._executor,
             self.resources.shards_per_task,
-            self._limits,
+            self._limits if may_lose else replace(self._limits, max_quarantined_share=0.0),
             lambda done, total: self.progress(done, total, "shards", stage=stage),
             self.record,
         )

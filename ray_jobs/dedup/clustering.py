@@ -27,7 +27,7 @@ ENTRIES_A_PART = 1 << 24
 MOST_IN_MEMORY = 1 << 27
 # Documents of one range of the sharded components, whose edges are sorted in memory: 16 bytes each, and as much again.
 DOCUMENTS_A_RANGE = 1 << 23
-# A partition holds signatures and shingle sets of its members: about 4 KB each for pages of 4 KB.
+# A partition holds signatures and shingle sets of its members: about 14 KB each, for pages of 4 KB.
 PARTITION_MEMBERS = 100_000
 # Ranges of components whose members are counted, to deal out equal partitions.
 NUM_COUNTS = 1 << 16
@@ -93,9 +93,9 @@ def cluster_in_memory(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     attached = read_range(corpus.store, corpus.files("edges", "attached.parts"), 0)
     parents = components(corpus.num_documents, all_edges())
     members = np.flatnonzero(parents >= 0)
-    component = np.zeros(corpus.num_documents, dtype=np.uint64)
-    component[members] = parents[members].astype(np.uint64) + own
-    return members_output(corpus, members.astype(np.uint64) + own, component[members], attached)
+    component = parents[members].astype(np.uint64) + own
+    del parents
+    return members_output(corpus, members.astype(np.uint64) + own, component, attached)
 
 
 def members_output(

@@ -214,6 +214,11 @@ _FREE = {"max_source_loss", "min_source_documents", "max_quarantined_share"}
 
 
 def _check_rule(earlier: Checkpoint, spec: DedupSpec) -> None:
+    if earlier.node != DedupSpec.node or earlier.manifest.payload.get("version") != DedupSpec.version:
+        raise UserError(
+            f"{earlier.node} {earlier.key[:16]} is no dedup of version {DedupSpec.version}, so its hashes are not "
+            "ours: name a dedup node in the slot earlier, computed anew by this version"
+        )
     before: dict[str, Any] = earlier.manifest.payload["spec"]
     now = spec.model_dump(mode="json")
     for name in sorted(now.keys() - _FREE):
@@ -247,10 +252,14 @@ def overlapping(runs: Sequence[Run], part: int, num_parts: int) -> Iterator[tupl
 
 def read_runs(store: Store, runs: Sequence[Run], part: int, num_parts: int) -> npt.NDArray[np.void]:
     """All (key, document) of this range of keys, in the order of documents."""
-    wanted = list(overlapping(runs, part, num_parts))
-    found = store.concurrently(lambda one: read_pairs(store, one[0].file, *one[1:]), wanted)
     bits = part_bits(num_parts)
-    # A run of fewer parts gave more than was asked for.
-    inside = [rows[rows["first"] >> np.uint64(64 - bits) == part] if bits else rows for rows in found]
-    together = np.concatenate([np.empty(0, dtype=PAIR), *inside])
+
+    def inside(one: tuple[Run, int, int]) -> npt.NDArray[np.void]:
+        run, first, end = one
+        rows = read_pairs(store, run.file, first, end)
+        # A run of fewer parts gives more than is asked for.
+        return rows[rows["first"] >> np.uint64(64 - bits) == part] if run.num_parts < num_parts else rows
+
+    found = store.concurrently(inside, list(overlapping(runs, part, num_parts)))
+    together = np.concatenate([np.empty(0, dtype=PAIR), *found])
     return together[np.argsort(together["second"], kind="stable")]

@@ -22,7 +22,7 @@ from configs.base import Resources
 from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, add_counters
-from ray_jobs.cluster.fan_out import NodeFailed, UserError
+from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.dedup import stars
 from ray_jobs.dedup.bands import BandPlan, plan_bands
@@ -77,7 +77,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
         stages.whole("compacted", [{"part": part} for part in range(level.num_parts)], compact)
         runs = "compacted"
 
-    kept = stages.shards("documents", [{"input": file} for file in level.standing_files()], keep)
+    kept = stages.whole("documents", [{"input": file} for file in level.standing_files()], keep)
     alarm = stages.one("sources", add_up_sources)
     for loss in alarm.info["over_loss"]:
         log.warning(
@@ -100,24 +100,22 @@ class _Stages:
         self._output, self.corpus = output, corpus
 
     def shards(
-        self, stage: str, shards: Sequence[dict[str, int]], process: Callable[[dict[str, int], Corpus], ShardOutput]
+        self,
+        stage: str,
+        shards: Sequence[dict[str, int]],
+        process: Callable[[dict[str, int], Corpus], ShardOutput],
+        may_lose: bool = True,
     ) -> list[Receipt]:
         """Without those that are quarantined within the spec's limit."""
-        receipts = self._output.fan_out(stage, shards, process, self.corpus)
+        receipts = self._output.fan_out(stage, shards, process, self.corpus, may_lose)
         self._add(stage, receipts)
         return receipts
 
     def whole(
         self, stage: str, shards: Sequence[dict[str, int]], process: Callable[[dict[str, int], Corpus], ShardOutput]
     ) -> list[Receipt]:
-        """A stage in which no shard can be left out."""
-        receipts = self.shards(stage, shards, process)
-        if len(receipts) < len(shards):
-            raise NodeFailed(
-                f"{len(shards) - len(receipts)} of {len(shards)} shards of stage {stage} failed: without their "
-                "verdicts duplicates would be kept. See attempts/<id>/failures/, mend the cause and run again"
-            )
-        return receipts
+        """A stage in which no shard can be left out: duplicates would be kept, or originals lost."""
+        return self.shards(stage, shards, process, may_lose=False)
 
     def one(self, stage: str, compute: Callable[[Corpus], ShardOutput]) -> Receipt:
         receipt = self._output.standing(stage) or self._output.write(stage, compute(self.corpus))

@@ -69,12 +69,15 @@ def keep(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
         }
         for row in rows[:NUM_SAMPLES].tolist()
     ]
+    # What was retracted is no loss of its source.
+    stands = np.ones(table.num_rows, dtype=np.bool_)
+    stands[retracted] = False
     is_kept = np.array([one is None for one in rule], dtype=np.bool_)
     return ShardOutput(
         {
             "documents.parquet": searchable_file(kept),
             "audit.parquet": parquet_file(audit),
-            "sources.parquet": parquet_file(count_sources(table["url"], is_kept)),
+            "sources.parquet": parquet_file(count_sources(table["url"].filter(stands), is_kept[stands])),
         },
         {
             "documents_in": table.num_rows,

@@ -64,6 +64,7 @@ def test_why_follows_a_page_through_the_nodes(ran: tuple[Headrace, dict[str, Any
         ("repeats", "kept"),
         ("quality", "kept"),
         ("scrub", "kept"),
+        ("tokens", "kept"),
     ]
     shown = headrace.command("why", document["url"], "--recipe", "tiny").stdout
     assert shown.splitlines()[0] == document["url"] and kept in shown

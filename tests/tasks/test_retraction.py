@@ -52,9 +52,10 @@ def test_models_are_named_that_were_trained_on_a_kept_document(store: Store, tmp
     graph = synthetic.whole_graph(store)
     found = touched(store, Retracted.by([Retraction(urls=(KEPT,))]))
     assert found.num_documents == 1
-    assert [(model.node, model.key, model.num_documents) for model in found.models] == [
-        ("pretrain", graph["pretrain"].key, 1)
-    ]
+    assert {(model.node, model.key, model.num_documents) for model in found.models} == {
+        ("pretrain", graph["pretrain"].key, 1),
+        ("tokenizer", graph["tokenizer"].key, 1),
+    }
     found = touched(store, Retracted.by([Retraction(urls=(DROPPED,))]))
     assert (found.num_documents, found.models) == (1, ())
 
@@ -74,3 +75,11 @@ def test_the_command_says_what_it_touches_and_a_dry_run_changes_nothing(store: S
 def test_nothing_to_retract_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="say what to retract: --urls FILE, --domains FILE or --crawl NAME"):
         CliRunner().invoke(app, ["retract", "--store", store.url], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("line", ["https://example.org/", "*.example.org", "example.org:443", "bücher.example"])
+def test_a_line_that_is_no_domain_is_refused(store: Store, tmp_path: Path, line: str) -> None:
+    (tmp_path / "domains.txt").write_text(line)
+    arguments = ["retract", "--store", store.url, "--domains", str(tmp_path / "domains.txt")]
+    with pytest.raises(ValueError, match="is no domain: write hosts alone"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
