@@ -1,6 +1,7 @@
 """A record of an archive, and what the readers of both formats (`records`, `arc`) have in common."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -45,7 +46,7 @@ class End(Enum):
     """The last record does not end where it says."""
 
 
-class Pass:
+class Pass(ABC):
     """Iterates over records from `start` until the end or the first damage, then says in `end` which it was."""
 
     def __init__(self, archive: Openable, start: int, max_bytes: int, last_offset: int):
@@ -54,8 +55,9 @@ class Pass:
         self._last_offset = last_offset
         self.end = End.AT_END
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Record]:
-        raise NotImplementedError
+        """Records, up to the end or the damage."""
 
     def _rising(self, offset: int) -> int:
         """The offset, or the least one that is left."""

@@ -47,20 +47,6 @@ def _normalised_bytes() -> Bytes:
 _NORMALISED = _normalised_bytes()
 
 
-def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """The bytes of a string column and where each of its n documents begins and ends (int64 [n + 1]), without a copy
-    for a large_string column of one chunk."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.large_binary())
-    assert column.null_count == 0, "documents have text"
-    _, offsets, data = column.buffers()
-    if len(column) == 0 or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, dtype=np.uint8), ends
-
-
 def normalise(data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
     """The normalised documents, end to end, and their offsets."""
     first, last = int(offsets[0]), int(offsets[-1])

@@ -12,6 +12,7 @@ from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.dedup.corpus import LEVEL_BITS, Corpus
 from ray_jobs.dedup.ranges import read_rows
 from ray_jobs.dedup.routing import VERDICTS, member_schema
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_table, parted_file, read_tables
 
 PLACE_MASK = (1 << LEVEL_BITS) - 1
@@ -98,7 +99,7 @@ def _sets(
 
     sets: list[bytes] = table["shingles"].to_pylist()
     texts = earlier_texts(corpus, documents[doubtful].tolist(), table["id"].take(pa.array(doubtful)).to_pylist())
-    normalised = minhash.normalise(*minhash.text_buffers(texts))
+    normalised = minhash.normalise(*text_buffers(texts))
     found, ends = minhash.shingle_sets(*normalised, corpus.spec.shingle_words)
     for place, start, end in zip(doubtful.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         sets[place] = found[start:end].astype("<u4").tobytes()

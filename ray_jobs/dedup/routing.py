@@ -11,6 +11,7 @@ import pyarrow as pa
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.dedup.clustering import read_range
 from ray_jobs.dedup.corpus import Corpus, Source
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_table, parted_file
 
 VERDICTS = pa.schema(
@@ -81,7 +82,7 @@ def _shingles(corpus: Corpus, source: Source, places: npt.NDArray[np.int64]) -> 
         if a == b:
             continue
         text = corpus.read(corpus.documents[file], ["text"])["text"].take(pa.array(places[a:b] - starts[file - first]))
-        normalised = minhash.normalise(*minhash.text_buffers(text))
+        normalised = minhash.normalise(*text_buffers(text))
         sets, offsets = minhash.shingle_sets(*normalised, corpus.spec.shingle_words)
         buffers = [None, pa.py_buffer(offsets * sets.itemsize), pa.py_buffer(np.ascontiguousarray(sets, dtype="<u4"))]
         parts.append(pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers))

@@ -16,6 +16,7 @@ from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.dedup.candidates import sort_order
 from ray_jobs.dedup.corpus import Corpus
 from ray_jobs.dedup.routing import VERDICTS
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_tables
 
 # Odd constants of MurmurHash3's fmix64 (Appleby), so that a text's key is no URL's.
@@ -54,7 +55,7 @@ def _sign_file(corpus: Corpus, file: int) -> pa.Table:
 
     spec = corpus.spec
     table = corpus.read(corpus.documents[file], ["id", "url", "text"])
-    text, offsets = minhash.normalise(*minhash.text_buffers(table["text"]))
+    text, offsets = minhash.normalise(*text_buffers(table["text"]))
     exact, urls = minhash.exact_hashes(text, offsets), url_hashes(table["url"])
     signed = minhash.signatures(text, offsets, spec.shingle_words, spec.num_permutations, spec.seed)
     return pa.table(

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality.features import (
     Bytes,
     Features,
@@ -33,7 +34,6 @@ from ray_jobs.quality.features import (
     settings_of,
     text_rows,
 )
-from ray_jobs.quality.sentences import text_buffers
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 

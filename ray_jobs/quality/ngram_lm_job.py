@@ -27,11 +27,12 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint, read_checked
 from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality.arpa import arpa
 from ray_jobs.quality.counts import SPECIAL, Run, count_run, from_tables, merged, to_tables
 from ray_jobs.quality.kneser_ney import estimate
 from ray_jobs.quality.scoring import MODEL_SUFFIX, rows_in, score_texts
-from ray_jobs.quality.sentences import normalise, text_buffers
+from ray_jobs.quality.sentences import normalise
 from ray_jobs.tokenizer.sampling import places
 
 BATCH_BYTES = 32 << 20

@@ -11,9 +11,10 @@ from configs.quality import NgramLmSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint, read_checked
 from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import Store
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality import kenlm_scorer, reader
 from ray_jobs.quality.reader import Scores
-from ray_jobs.quality.sentences import normalise, text_buffers
+from ray_jobs.quality.sentences import normalise
 
 Scorer = Literal["headrace", "kenlm"]
 MODEL_SUFFIX = ".arpa.gz"

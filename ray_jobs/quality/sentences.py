@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from configs.quality import Tokens
+from ray_jobs.files.columns import text_buffers
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
@@ -45,19 +46,6 @@ _CHARACTER = (1 << 24) - 1
 _TABLE_END = 0x20000
 """Beyond stand rare Han characters, each a word as it is, up to _HAN_END; then nothing that is text."""
 _HAN_END = 0x40000
-
-
-def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """The bytes of a string column and where each of its n documents begins and ends (int64 [n + 1])."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.large_binary())
-    assert column.null_count == 0, "documents have text"
-    _, offsets, data = column.buffers()
-    if len(column) == 0 or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, dtype=np.uint8), ends
 
 
 def normalise(data: Bytes, offsets: Offsets, tokens: Tokens) -> tuple[Bytes, Offsets]:

@@ -27,6 +27,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import read_table_each, read_tables, split_table
 
 # Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 16 million
@@ -136,7 +137,7 @@ def hash_file(shard: dict[str, int], context: Context) -> ShardOutput:
 
     spec = context.spec
     text = context.read(context.documents[shard["input"]], ["text"])["text"]
-    data, offsets = words.text_buffers(text)
+    data, offsets = text_buffers(text)
     split = words.split(data, offsets)
     own = own_units(units.find_units(text, context.unit_kinds, spec.min_characters), split)
     files = {UNITS_FILE: context.by_range(distinct_units(own)), "units.parquet": parquet_file(own)}
@@ -181,7 +182,7 @@ def quote(shard: dict[str, int], context: Context) -> ShardOutput:
     wanted = units.num_rows + windows.num_rows > 0
     table = context.read(context.documents[shard["input"]], ["id", "text"]) if wanted else None
     ids = table["id"].to_numpy() if table else np.empty(0, object)
-    split = words.split(*words.text_buffers(table["text"] if table else pa.array([], pa.large_string())))
+    split = words.split(*text_buffers(table["text"] if table else pa.array([], pa.large_string())))
 
     units = units.append_column("source_id", pa.array(ids[split.document_of(units["word"].to_numpy())], pa.string()))
     files = {UNITS_FILE: split_table(units, units["target"].to_numpy(), num_files)}
@@ -208,7 +209,7 @@ def cut_file(shard: dict[str, int], context: Context) -> ShardOutput:
     spec, own = context.spec, shard["input"]
     table = context.read(context.documents[own])
     ids = table["id"].to_pylist()
-    data, offsets = words.text_buffers(table["text"])
+    data, offsets = text_buffers(table["text"])
     split = words.split(data, offsets)
     marks: dict[str, Marks] = {}
     shared = context.gathered("quotes", UNITS_FILE, own, QUOTED_UNITS)

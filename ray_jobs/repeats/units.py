@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.repeats.normalise import normalise
-from ray_jobs.repeats.words import Bytes, Hashes, Offsets, is_space, mix, text_buffers
+from ray_jobs.repeats.words import Bytes, Hashes, Offsets, is_space, mix
 
 # A 64-bit constant of xxHash64 (Collet).
 _STEP = np.uint64(0x9E3779B185EBCA87)

@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
@@ -48,19 +47,6 @@ class Words:
     def text(self, first: int, end: int) -> bytes:
         """From the first byte of word `first` to the last of word `end - 1`."""
         return self.data[self.starts[first] : self.ends[end - 1]].tobytes()
-
-
-def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """The bytes of a text column and where each of its n documents begins and ends in them (int64 [n + 1])."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.large_binary())
-    assert column.null_count == 0, "documents have text"
-    _, offsets, data = column.buffers()
-    if len(column) == 0 or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, dtype=np.uint8), ends
 
 
 def split(data: Bytes, documents: Offsets) -> Words:

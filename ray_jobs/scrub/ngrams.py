@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ray_jobs.scrub.words import Bytes, Hashes, Numbers, character_tables, mix, room_for, split, text_buffers
+from ray_jobs.files.columns import text_buffers
+from ray_jobs.scrub.words import Bytes, Hashes, Numbers, character_tables, mix, room_for, split
 
 # The base of the rolling hash: an odd 64-bit constant of xxHash64 (Collet).
 _BASE = np.uint64(0xC2B2AE3D27D4EB4F)

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -59,21 +58,6 @@ def character_tables() -> tuple[Bytes, npt.NDArray[np.uint16]]:
     lower = [one.lower() for one in characters]
     becomes = [ord(low) if len(low) == 1 else code for code, low in enumerate(lower)]
     return kinds, np.array(becomes, dtype=np.uint16)
-
-
-def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Numbers]:
-    """The bytes of a string column and where each of its n documents begins and ends ([n + 1])."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # a column without rows
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.large_binary())
-    column = column.cast(pa.large_binary())
-    assert column.null_count == 0, "documents have text"
-    _, offsets, data = column.buffers()
-    if len(column) == 0 or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, dtype=np.uint8), ends
 
 
 def room_for(num_bytes: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.files.columns import text_buffers
 from tests.benchmarks.harness import Bench, NotMeasured, figure, main
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def heuristics_docs_per_s_core(bench: Bench) -> float:
     import numpy as np
 
     from ray_jobs.crawl.statistics import NAMES, statistics
-    from ray_jobs.dedup.minhash import text_buffers
+    from ray_jobs.files.columns import text_buffers
 
     documents = equal_documents(bench.input)
     data, offsets = text_buffers(documents)
@@ -221,7 +222,7 @@ def minhash_docs_per_s_core(bench: Bench) -> float:
     spec, documents = DedupSpec(), equal_documents(bench.input)
     bench.notes |= {"documents": len(documents), "permutations": spec.num_permutations}
     with processor_time() as seconds:
-        text, offsets = minhash.normalise(*minhash.text_buffers(documents))
+        text, offsets = minhash.normalise(*text_buffers(documents))
         minhash.signatures(text, offsets, spec.shingle_words, spec.num_permutations, spec.seed)
     return len(documents) / seconds()
 
@@ -245,7 +246,7 @@ def simhash_docs_per_s_core(bench: Bench) -> float:
     documents = equal_documents(bench.input)
     bench.notes |= {"documents": len(documents)}
     with processor_time() as seconds:
-        simhash.simhashes(*minhash.normalise(*minhash.text_buffers(documents)), DedupSpec().shingle_words)
+        simhash.simhashes(*minhash.normalise(*text_buffers(documents)), DedupSpec().shingle_words)
     return len(documents) / seconds()
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.dedup import DedupSpec
+from ray_jobs.files.columns import text_buffers
 from tests.benchmarks.harness import Bench, NotMeasured, figure, main
 
 PACKAGES = ("linux-doc-6.1", "linux-doc-6.12")
@@ -98,7 +99,7 @@ def normalised(given: Path | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
     from ray_jobs.dedup import minhash
 
-    return minhash.normalise(*minhash.text_buffers(pa.array(manuals(given).texts, pa.large_binary())))
+    return minhash.normalise(*text_buffers(pa.array(manuals(given).texts, pa.large_binary())))
 
 
 @functools.cache

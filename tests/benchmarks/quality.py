@@ -38,17 +38,19 @@ def halves(given: Path | None) -> "tuple[pa.Array, pa.Array]":
 @functools.cache
 def sentences(given: Path | None) -> "tuple[np.ndarray, np.ndarray]":
     """Those of the documents to train on, and the documents' offsets."""
-    from ray_jobs.quality.sentences import normalise, text_buffers
+    from ray_jobs.files.columns import text_buffers
+    from ray_jobs.quality.sentences import normalise
 
     return normalise(*text_buffers(halves(given)[0]), "ccnet")
 
 
 def trained(given: Path | None) -> tuple[bytes, int]:
     """From text to ARPA, as the node does it; and how many words and sentences' ends that took."""
+    from ray_jobs.files.columns import text_buffers
     from ray_jobs.quality.arpa import arpa
     from ray_jobs.quality.counts import SPECIAL, add, count_run
     from ray_jobs.quality.kneser_ney import estimate
-    from ray_jobs.quality.sentences import normalise, text_buffers
+    from ray_jobs.quality.sentences import normalise
 
     normalised, _ = normalise(*text_buffers(halves(given)[0]), "ccnet")
     run = add([count_run(normalised, ORDER)], ORDER)
@@ -64,8 +66,9 @@ def model_of(given: Path | None) -> bytes:
 @figure("docs/s", target="≥ perplexity_docs_per_s_core_kenlm")
 def perplexity_docs_per_s_core(bench: Bench) -> float:
     """From text to perplexities: cut into words, hashed, looked up. The model is of order 3."""
+    from ray_jobs.files.columns import text_buffers
     from ray_jobs.quality.reader import read_arpa, score
-    from ray_jobs.quality.sentences import normalise, text_buffers
+    from ray_jobs.quality.sentences import normalise
 
     model, documents = read_arpa(model_of(bench.input)), halves(bench.input)[1]
     with processor_time() as seconds:
@@ -86,7 +89,8 @@ def perplexity_docs_per_s_core_kenlm(bench: Bench) -> float:
 
     The note is of scoring alone, of lines that were cut beforehand as ours are.
     """
-    from ray_jobs.quality.sentences import normalise, text_buffers
+    from ray_jobs.files.columns import text_buffers
+    from ray_jobs.quality.sentences import normalise
 
     documents = halves(bench.input)[1]
     folder = bench.new_folder()

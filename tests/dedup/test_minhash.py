@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ray_jobs.dedup import minhash
 from ray_jobs.dedup.bands import plan_bands
+from ray_jobs.files.columns import text_buffers
 from tests.dedup import reference
 
 NUM_PERMUTATIONS = 112
@@ -39,7 +40,7 @@ def column(texts: Sequence[bytes]) -> pa.Array:
 
 
 def normalise(texts: Sequence[bytes]) -> tuple[minhash.Bytes, minhash.Offsets]:
-    return minhash.normalise(*minhash.text_buffers(column(texts)))
+    return minhash.normalise(*text_buffers(column(texts)))
 
 
 def cut(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
@@ -120,11 +121,9 @@ def test_exact_hash_is_xxh3_of_the_normalised_text() -> None:
 def test_slices_chunks_and_empty_columns_give_the_same_as_a_whole_column() -> None:
     whole = signatures(ODD_TEXTS)
     chunked = pa.chunked_array([column([b"x", *ODD_TEXTS])[1:4], column(ODD_TEXTS[3:])])
-    assert np.array_equal(
-        minhash.signatures(*minhash.normalise(*minhash.text_buffers(chunked)), 5, NUM_PERMUTATIONS, 1), whole
-    )
+    assert np.array_equal(minhash.signatures(*minhash.normalise(*text_buffers(chunked)), 5, NUM_PERMUTATIONS, 1), whole)
     for empty in (column([]), pa.chunked_array([], pa.large_string()), pa.array([], pa.string())):
-        data, offsets = minhash.normalise(*minhash.text_buffers(empty))
+        data, offsets = minhash.normalise(*text_buffers(empty))
         assert minhash.signatures(data, offsets, 5, NUM_PERMUTATIONS, 1).shape == (0, NUM_PERMUTATIONS)
         assert minhash.exact_hashes(data, offsets).shape == (0, 2)
 

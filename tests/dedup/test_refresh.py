@@ -13,6 +13,7 @@ from ray_jobs.checkpoint.retraction import Retraction, retract
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.dedup import clustering, corpus, minhash
 from ray_jobs.dedup.simhash import distance, simhashes
+from ray_jobs.files.columns import text_buffers
 from tests.dedup import reference
 from tests.dedup.corpus import computed, document_table, published, rows
 
@@ -92,7 +93,7 @@ def test_refreshes_by_simhash_decide_as_one_crawl_does(store: Store, seed: int) 
     for row in rows(one[0], "audit.parquet"):
         if row["rule"] == "simhash":
             pair = pa.array([texts[row["id"]], texts[row["duplicate_of"]]], pa.large_string())
-            hashes = simhashes(*minhash.normalise(*minhash.text_buffers(pair)), 5)
+            hashes = simhashes(*minhash.normalise(*text_buffers(pair)), 5)
             assert 64 * (1 - row["similarity"]) == distance(hashes[:1], hashes[1:])[0] <= 6
 
 

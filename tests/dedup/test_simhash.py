@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_jobs.dedup import minhash, simhash
+from ray_jobs.files.columns import text_buffers
 from tests.dedup import reference
 
 MASK = (1 << 64) - 1
 
 
 def normalise(texts: list[bytes]) -> tuple[minhash.Bytes, minhash.Offsets]:
-    return minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_binary())))
+    return minhash.normalise(*text_buffers(pa.array(texts, pa.large_binary())))
 
 
 def mixed(value: int) -> int:

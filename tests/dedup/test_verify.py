@@ -16,6 +16,7 @@ from ray_jobs.dedup.verify import (
     equal_rows,
     find_duplicates,
 )
+from ray_jobs.files.columns import text_buffers
 from tests.dedup import reference
 
 PLAN = plan_bands(0.8, 0.9, 112)
@@ -26,7 +27,7 @@ def bands(signed: np.ndarray, plan: BandPlan) -> Buckets:
 
 
 def verdicts(texts: list[str], threshold: float = 0.8, plan: BandPlan = PLAN) -> Verdicts:
-    normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+    normalised = minhash.normalise(*text_buffers(pa.array(texts, pa.large_string())))
     signed = minhash.signatures(*normalised, 5, 112, seed=1)
     exact = minhash.exact_hashes(*normalised)
     # Equal texts are pairs like any others here, by hashes that differ.
@@ -55,7 +56,7 @@ def variants(seed: int, num_families: int, size: int) -> list[str]:
 def test_the_rule_equals_looking_at_every_pair() -> None:
     for seed in range(4):
         texts = variants(seed, 8, 12)
-        normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+        normalised = minhash.normalise(*text_buffers(pa.array(texts, pa.large_string())))
         signed = minhash.signatures(*normalised, 5, 112, seed=1)
         sets = [reference.shingles(text.encode()) for text in texts]
         wanted = reference.duplicates(signed.tolist(), sets, PLAN, 0.8)
@@ -101,7 +102,7 @@ def test_documents_without_words_or_with_one_duplicate_nothing_unequal() -> None
 
 def test_sure_estimates_spare_the_sets_and_decide_alike() -> None:
     texts = variants(3, 8, 12)
-    normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+    normalised = minhash.normalise(*text_buffers(pa.array(texts, pa.large_string())))
     signed = minhash.signatures(*normalised, 5, 112, seed=1)
     exact = minhash.exact_hashes(*normalised)
     nothing = np.zeros(len(texts), dtype=np.uint64)
@@ -130,7 +131,7 @@ def test_equal_rows_name_the_first() -> None:
 def test_a_bucket_is_compared_up_to_its_bound() -> None:
     """One band of one row that all share: the third page is like the second, which the bound leaves out."""
     texts = [" ".join(f"{name}{i}" for i in range(50)) for name in "abb"]
-    normalised = minhash.normalise(*minhash.text_buffers(pa.array(texts, pa.large_string())))
+    normalised = minhash.normalise(*text_buffers(pa.array(texts, pa.large_string())))
     signed = minhash.signatures(*normalised, 5, 112, seed=1)
     signed[:, 0] = 7
     members = Members(

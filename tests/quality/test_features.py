@@ -6,8 +6,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality.features import END, LABEL_PREFIX, Features, Vocabulary, count_words, rows_of
-from ray_jobs.quality.sentences import text_buffers
 
 # White space, words that are known, unknown and of several bytes a character, ends, labels, bytes that are no UTF-8.
 pieces = st.sampled_from(

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality.features import Features, Vocabulary, rows_of
 from ray_jobs.quality.linear import ONE_VS_ALL, LinearModel, _train, fold, train
-from ray_jobs.quality.sentences import text_buffers
 from ray_jobs.quality.weights import safetensors_of
 
 MILL = ["the water turns the wheel", "grain becomes flour in the mill", "a channel of water", "stone on stone"]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.quality import Tokens
-from ray_jobs.quality.sentences import normalise, text_buffers, words_of
+from ray_jobs.files.columns import text_buffers
+from ray_jobs.quality.sentences import normalise, words_of
 from tests.dedup.corpus import debian_texts
 from tests.quality.reference_sentences import sentences
 from tests.quality.texts import normalised

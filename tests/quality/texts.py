@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from configs.quality import Tokens
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.quality import reader
 from ray_jobs.quality.arpa import arpa
 from ray_jobs.quality.counts import SPECIAL, Run, add, count_run
 from ray_jobs.quality.kneser_ney import Model, estimate
 from ray_jobs.quality.reader import LanguageModel, Scores
-from ray_jobs.quality.sentences import Bytes, Offsets, normalise, text_buffers
+from ray_jobs.quality.sentences import Bytes, Offsets, normalise
 
 
 def normalised(texts: Sequence[str | bytes], tokens: Tokens = "ccnet") -> tuple[Bytes, Offsets]:

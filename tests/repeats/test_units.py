@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.repeats.normalise import normalise
 from ray_jobs.repeats.units import find_units
-from ray_jobs.repeats.words import split, text_buffers
+from ray_jobs.repeats.words import split
 from tests.repeats.reference import normalised, units_of, words_of
 
 pieces = st.sampled_from(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.repeats import windows
-from ray_jobs.repeats.words import Words, split, split_one, text_buffers
+from ray_jobs.repeats.words import Words, split, split_one
 from tests.repeats.reference import cut_by_suffix_array, cut_by_windows, words_of
 
 documents = st.lists(

@@ -3,8 +3,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_jobs.files.columns import text_buffers
 from ray_jobs.repeats.cut import cut
-from ray_jobs.repeats.words import split, split_one, text_buffers
+from ray_jobs.repeats.words import split, split_one
 from tests.repeats.reference import words_of
 
 pieces = st.sampled_from(["a", "Bc", " ", "\n", "\t", "é", "日", "本", "ไ", "က", "႟", "Ⴀ", "ក", "\u3000", "ꀀ", "丁"])
