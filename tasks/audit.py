@@ -2,7 +2,7 @@
 
 filter, dedup, scrub, …   one view a node: a row for every document that entered it
 tokens                    where each document stands in the token shards
-archives                  file number -> URL of the WARC file
+archives                  crawl/file, as ids begin -> URL of the WARC file
 audit                     all nodes' rows, with the node's name and its step in the recipe
 documents                 one row a document: its archive and offset, and the last decision on it
 """
@@ -107,7 +107,7 @@ def views(plan: Plan, tables: list[AuditTable], locate: Locate) -> list[str]:
 
 
 def _archives_query(plan: Plan) -> str:
-    archives = ", ".join(f"({file}, {_text(url)})" for file, url in sorted(archives_of(plan).items()))
+    archives = ", ".join(f"({_text(file)}, {_text(url)})" for file, url in sorted(archives_of(plan).items()))
     return f"SELECT file, url FROM (VALUES {archives or '(NULL, NULL)'}) AS archives(file, url)"
 
 
@@ -129,7 +129,7 @@ def _documents_query(known: set[str]) -> str:
     ]
     return (
         f"SELECT {', '.join(shown)} FROM ({judged}) AS judged "
-        "LEFT JOIN archives ON archives.file = split_part(id, '/', -2)::BIGINT"
+        "LEFT JOIN archives ON archives.file = split_part(id, '/', 1) || '/' || split_part(id, '/', 2)"
     )
 
 

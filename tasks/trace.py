@@ -49,27 +49,30 @@ def trace(plan: Plan, wanted: str) -> list[TracedDocument]:
         for name, node in plan.nodes.items()
         if node.manifest is not None and any(file.name == AUDIT for file in node.manifest.outputs)
     ]
-    if not audits or audits[0][1].node != "filter":  # whose audit alone has URLs
+    filters = [checkpoint for _, checkpoint in audits if checkpoint.node == "filter"]  # whose audits alone have URLs
+    if not filters:
         raise ValueError(
             f"filter of {plan.recipe.name} has not finished in {plan.store.url}: "
             f"`headrace run {plan.recipe.name} --to filter` first"
         )
-    first = audits[0][1]
-    rows = list(_rows(first, "url" if "://" in wanted else "id", [wanted]))
+    column = "url" if "://" in wanted else "id"
+    found = {checkpoint.key: list(_rows(checkpoint, column, [wanted])) for checkpoint in filters}
+    rows = [row for one in found.values() for row in one]
     archives = archives_of(plan)
     documents = {row["id"]: _described(row["id"], row["url"], archives) for row in rows}
     if not documents:
         raise ValueError(
-            f"{first.node} {first.key[:16]} saw no page {wanted!r}: give its URL as the crawl has it, or its id "
+            f"filter {', '.join(checkpoint.key[:16] for checkpoint in filters)} saw no page {wanted!r}: give its "
+            "URL as the crawl has it, or its id "
             "(crawl/file/offset) as an audit names it"
         )
     for name, checkpoint in audits:
-        for row in rows if checkpoint is first else _rows(checkpoint, "id", documents):
+        for row in found[checkpoint.key] if checkpoint.key in found else _rows(checkpoint, "id", documents):
             facts = {column: value for column, value in row.items() if value is not None}
             document = documents[facts.pop("id")]
             facts.pop("url", None)
             document.steps.append(Step(name, facts.pop("decision"), facts))
-    _name_originals(first, documents.values())
+    _name_originals(filters, documents.values())
     for name, node in plan.nodes.items():
         if node.kind == "tokens" and node.manifest is not None:
             _add_tokens(name, Checkpoint(plan.store, node.manifest), documents)
@@ -98,7 +101,7 @@ def _rows(
         yield from pq.read_table(data, filters=[(column, "in", values)]).to_pylist()
 
 
-def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> None:
+def _name_originals(filters: Iterable[Checkpoint], documents: Iterable[TracedDocument]) -> None:
     """Adds the URLs of what a document duplicates or repeats, which audits name by their ids."""
     named = [
         (step.facts, column)
@@ -109,26 +112,29 @@ def _name_originals(first: Checkpoint, documents: Iterable[TracedDocument]) -> N
     ]
     if not named:
         return
-    urls = {row["id"]: row["url"] for row in _rows(first, "id", {facts[column] for facts, column in named})}
+    wanted = {facts[column] for facts, column in named}
+    urls = {row["id"]: row["url"] for checkpoint in filters for row in _rows(checkpoint, "id", wanted)}
     for facts, column in named:
-        if facts[column] in urls:  # an original of an earlier crawl stands in that one's audit
+        if facts[column] in urls:  # the original may be of a crawl that another recipe filtered
             facts[f"{column}_url"] = urls[facts[column]]
 
 
-def _described(id: str, url: str, archives: dict[int, str]) -> TracedDocument:
-    _, file, offset = id.rsplit("/", 2)
-    archive = archives.get(int(file), f"archive {int(file)} of the snapshot, which is gone from the store")
+def _described(id: str, url: str, archives: dict[str, str]) -> TracedDocument:
+    file, _, offset = id.rpartition("/")
+    archive = archives.get(file, f"archive {file} of the snapshot, which is gone from the store")
     return TracedDocument(id, url, archive, int(offset))
 
 
-def archives_of(plan: Plan) -> dict[int, str]:
-    """URL of each WARC file by its number in ids: as pinned, or in the store, where the snapshot made the archives."""
+def archives_of(plan: Plan) -> dict[str, str]:
+    """URL of each WARC file by "crawl/file", as ids begin: pinned, or in the store, where a snapshot made them."""
+    archives: dict[str, str] = {}
     for node in plan.nodes.values():
         if node.kind != "snapshot":
             continue
-        if pinned := node.payload["spec"].get("content", {}).get("files"):
-            return {number: str(file["url"]) for number, file in enumerate(pinned)}
-        if node.manifest is not None:
+        spec = node.payload["spec"]
+        if pinned := spec.get("content", {}).get("files"):
+            archives |= {f"{spec['crawl']}/{number:05d}": str(file["url"]) for number, file in enumerate(pinned)}
+        elif node.manifest is not None:
             made = Checkpoint(plan.store, node.manifest)
-            return {file.shard: made.url(file) for file in made.files(ARCHIVE)}
-    return {}
+            archives |= {f"{spec['crawl']}/{file.shard:05d}": made.url(file) for file in made.files(ARCHIVE)}
+    return archives
