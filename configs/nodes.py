@@ -19,7 +19,8 @@ from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.semantic import SemanticSpec
-from configs.tokenizer import TokenizerSpec, TokensSpec
+from configs.tokenizer import TokenizerSpec
+from configs.tokens import TokensSpec
 
 ALL_OTHERS = "*"
 
@@ -104,8 +105,8 @@ KINDS = (
         {"documents": ("quality", "repeats", "semantic", "dedup", "filter")},
         optional={"eval_sets": "eval-sets"},
     ),
-    NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:tokenizer", {"documents": "scrub"}, ONE_PROCESS),
-    NodeKind(TokensSpec, "ray_jobs.tokenizer.job:tokens", {"documents": "scrub", "tokenizer": "tokenizer"}),
+    NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:run", {"documents": "scrub"}, ONE_PROCESS),
+    NodeKind(TokensSpec, "ray_jobs.tokenizer.tokens_job:run", {"documents": "scrub", "tokenizer": "tokenizer"}),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
     NodeKind(
         EvaluateSpec,

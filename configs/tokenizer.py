@@ -1,4 +1,4 @@
-"""The tokenizer, and the corpus as tokens."""
+"""The tokenizer."""
 
 from typing import ClassVar, Literal
 
@@ -23,17 +23,3 @@ class TokenizerSpec(Spec):
     """Size of the sample to aim at: whole documents, chosen by a hash of their id."""
     seed: int = Field(default=1, ge=0)
     """Of the sample."""
-
-
-class TokensSpec(Spec):
-    """Documents as token ids, each followed by the end-of-text token, in a training and a held-out part."""
-
-    node: ClassVar[str] = "tokens"
-    version: ClassVar[int] = 1
-
-    heldout_share: float = Field(default=0.01, ge=0, lt=1)
-    """Share of documents, chosen by a hash of their id, that training never sees."""
-    seed: int = Field(default=1, ge=0)
-    """Of that choice."""
-    max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
-    """Share of shards that may fail for good (and are left out, counted) before the node fails."""

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from configs.scrub import ScrubSpec
-from configs.tokenizer import TokenizerSpec, TokensSpec
+from configs.tokenizer import TokenizerSpec
+from configs.tokens import TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.tokenizer.encode import Encoder
