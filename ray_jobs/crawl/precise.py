@@ -15,8 +15,8 @@ OPTIONS: dict[str, Any] = {"favor_precision": True, "include_comments": False, "
 .965, with comments .968 but with less precision, with `fast` .965 or, and with precision too, .923. `fast` is no faster
 on pages where trafilatura's own extraction finds enough."""
 
-# This process extracts and does nothing else. The texts stay those of trafilatura as it comes; a page takes 9 ms instead
-# of 16.
+# This process extracts and does nothing else. The texts stay those of trafilatura as it comes; a page
+# takes 9 ms instead of 16.
 remember_all(value for value in vars(xpaths).values() if isinstance(value, list))
 # lxml.html asks a function of Python for the class of every element that is touched, for the sake of forms.
 HTML_PARSER.set_element_class_lookup(
