@@ -18,7 +18,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -168,27 +168,13 @@ def train(
         rate = learning_rate(step, spec.steps, spec.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        sums = torch.zeros(5, dtype=torch.float64, device=device)
         first = step * spec.global_batch + rank * share
-        for inputs_BL, targets_BL in _micro_batches(samples, first, share, micro_batch or share, num_tokens, device):
-            loss = model(inputs_BL, targets_BL)
-            loss.total.backward()
-            sums[0] += loss.cross_entropy
-            sums[1] += loss.z_loss
-            sums[2] += loss.num_tokens
-        gradients = local_gradients(model.parameters())
-        sums[3] = sum_of_squares(gradients)
-        sums[4] = float(should_stop())
-        own_loss = sums[0].clone()
-        entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
-        norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
-        if not math.isfinite(entropy + z_loss + norm):
-            raise ValueError(_divergence(step, own_loss, norm, spec))
-        torch._foreach_mul_(gradients, min(1.0, spec.optimizer.clip_norm / (norm + 1e-6)) / scored)
-        optimizer.step()
-        optimizer.zero_grad()
+        batches = _micro_batches(samples, first, share, micro_batch or share, num_tokens, device)
+        taken = take_step(model, optimizer, batches, spec.optimizer.clip_norm, should_stop())
+        if not taken.finite:
+            raise ValueError(_divergence(step, taken, spec))
         position.step += 1
-        _add(position.interval, entropy / scored, z_loss / scored, norm, spec.optimizer.clip_norm)
+        _add(position.interval, taken, spec.optimizer.clip_norm)
         last = position.step == spec.steps
         if position.step % spec.log_every == 0 or last:
             record = meter.record(position, rate)
@@ -204,15 +190,64 @@ def train(
                     loss=record["loss"],
                     tokens_per_second=record["tokens_per_second"],
                 )
-        if last or stops or position.step % spec.checkpoint_every == 0:
+        if last or taken.stops or position.step % spec.checkpoint_every == 0:
             if curve is not None:  # before the receipt: a resumed run goes on after these lines
                 curve.flush()
             save_step(steps, position.step, session, tensors, position.to_state(spec, session))
             if rank == 0:
                 steps.keep_newest(spec.checkpoints_kept)
-        if stops and not last:
+        if taken.stops and not last:
             raise TrainingStopped(position.step)
     return position
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What all ranks know of a step."""
+
+    loss: float
+    """Mean over the tokens that were scored, nats."""
+    z_loss: float
+    norm: float
+    """Of the mean's gradient, before clipping."""
+    stops: bool
+    """Whether any rank was asked to stop."""
+    own_loss: float
+    """This rank's sum."""
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss + self.z_loss + self.norm)
+
+
+def take_step(
+    model: LossModel,
+    optimizer: torch.optim.AdamW,
+    micro_batches: Iterable[tuple[Tensor, Tensor]],
+    clip_norm: float,
+    asked_to_stop: bool = False,
+) -> Taken:
+    """One optimizer step over this rank's (inputs_BL, targets_BL); none, where a loss is no number. Collective."""
+    device = next(model.parameters()).device
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    for inputs_BL, targets_BL in micro_batches:
+        loss = model(inputs_BL, targets_BL)
+        loss.total.backward()
+        sums[0] += loss.cross_entropy
+        sums[1] += loss.z_loss
+        sums[2] += loss.num_tokens
+    gradients = local_gradients(model.parameters())
+    sums[3] = sum_of_squares(gradients)
+    sums[4] = float(asked_to_stop)
+    own_loss = sums[0].clone()
+    entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
+    norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
+    taken = Taken(entropy / scored, z_loss / scored, norm, stops > 0, own_loss.item())
+    if taken.finite:
+        torch._foreach_mul_(gradients, min(1.0, clip_norm / (norm + 1e-6)) / scored)
+        optimizer.step()
+        optimizer.zero_grad()
+    return taken
 
 
 def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
@@ -297,13 +332,13 @@ def _micro_batches(
         yield tokens[:, :-1], tokens[:, 1:]
 
 
-def _add(interval: Interval, loss: float, z_loss: float, norm: float, clip_norm: float) -> None:
+def _add(interval: Interval, taken: Taken, clip_norm: float) -> None:
     interval.steps += 1
-    interval.loss += loss
-    interval.z_loss += z_loss
-    interval.norm += norm
-    interval.norm_max = max(interval.norm_max, norm)
-    interval.clipped += norm > clip_norm
+    interval.loss += taken.loss
+    interval.z_loss += taken.z_loss
+    interval.norm += taken.norm
+    interval.norm_max = max(interval.norm_max, taken.norm)
+    interval.clipped += taken.norm > clip_norm
 
 
 class _Meter:
@@ -339,12 +374,12 @@ class _Meter:
         }
 
 
-def _divergence(step: int, own_loss: Tensor, norm: float, spec: PretrainSpec) -> str:
+def _divergence(step: int, taken: Taken, spec: PretrainSpec) -> str:
     """Which ranks lost the loss, in words. Collective."""
     finite: list[bool] = [True] * dist.get_world_size()
-    dist.all_gather_object(finite, math.isfinite(own_loss.item()))
+    dist.all_gather_object(finite, math.isfinite(taken.own_loss))
     ranks = [str(rank) for rank, is_finite in enumerate(finite) if not is_finite]
-    what = f"the loss on rank {', '.join(ranks)}" if ranks else f"the gradient's norm ({norm}), on all ranks together,"
+    what = f"the loss on rank {', '.join(ranks)}" if ranks else "the gradient's norm, on all ranks together,"
     return (
         f"{what} is not a finite number at step {step}, learning rate "
         f"{learning_rate(step, spec.steps, spec.optimizer):g}: lower optimizer.learning_rate, lengthen warmup_steps, "
