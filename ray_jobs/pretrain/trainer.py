@@ -49,9 +49,9 @@ from ray_jobs.pretrain.tensors import load_step, save_step
 
 log = logging.getLogger("headrace")
 
-# Below this many parameters a layer's weights stay gathered between forward and backward: they are smaller than its
-# activations, and gathering them again costs more than it saves.
-RESHARD_ABOVE_PARAMETERS = 250_000_000
+# Up to this many parameters a layer's weights stay gathered between forward and backward: 4 GB in bf16, fewer than the
+# activations of such a model, and gathering them again costs more than it saves.
+RESHARD_ABOVE_PARAMETERS = 2_000_000_000
 # torch's fused attention in bf16 on a CPU takes four times as long as plain products in the backward pass; but those
 # hold the whole matrix of scores.
 EAGER_ATTENTION_UP_TO = 512
@@ -227,7 +227,11 @@ def take_step(
     clip_norm: float,
     asked_to_stop: bool = False,
 ) -> Taken:
-    """One optimizer step over this rank's (inputs_BL, targets_BL); none, where a loss is no number. Collective."""
+    """One optimizer step over this rank's (inputs_BL, targets_BL); none, where a loss is no number. Collective.
+
+    Everything that the step needs is computed where the gradients are; what the caller is told is copied beside the
+    optimizer's work, so that a GPU never waits for the host between two steps.
+    """
     device = next(model.parameters()).device
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for inputs_BL, targets_BL in micro_batches:
@@ -236,18 +240,39 @@ def take_step(
         sums[0] += loss.cross_entropy
         sums[1] += loss.z_loss
         sums[2] += loss.num_tokens
-    gradients = local_gradients(model.parameters())
-    sums[3] = sum_of_squares(gradients)
+    own_loss = sums[:1].clone()
+    sums[3] = sum_of_squares(local_gradients(model.parameters()))
     sums[4] = float(asked_to_stop)
-    own_loss = sums[0].clone()
-    entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
-    norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
-    taken = Taken(entropy / scored, z_loss / scored, norm, stops > 0, own_loss.item())
-    if taken.finite:
-        torch._foreach_mul_(gradients, min(1.0, clip_norm / (norm + 1e-6)) / scored)
-        optimizer.step()
-        optimizer.zero_grad()
-    return taken
+    all_sum(sums)
+    scored = sums[2]
+    norm = sums[3].sqrt() / scored
+    finite = (sums[0] + sums[1] + norm).isfinite()
+    # Division of the sums by the count, and clipping, within AdamW's kernel; found_inf makes it leave all as it is.
+    optimizer.grad_scale = (scored / (clip_norm / (norm + 1e-6)).clamp(max=1.0)).float()  # type: ignore[attr-defined]
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    told = ToHost(torch.cat([sums, norm.reshape(1), own_loss]))
+    optimizer.step()
+    optimizer.zero_grad()
+    entropy, z_loss, count, _, stops, length, own = told.values()
+    return Taken(entropy / count, z_loss / count, length, stops > 0, own)
+
+
+class ToHost:
+    """Numbers on their way from the device, which goes on meanwhile."""
+
+    def __init__(self, numbers: Tensor):
+        self._copy = numbers
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.is_cuda:
+            self._copy = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._copy.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def values(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._copy.tolist()
 
 
 def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
@@ -257,11 +282,12 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
         config._attn_implementation = "eager"
     model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
     model.train()
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    world = dist.get_world_size()
+    mesh = init_device_mesh(device.type, (world,))
     size = model_size(spec.model, num_tokens, spec.sequence_length)
     options: dict[str, Any] = {
         "mesh": mesh,
-        "reshard_after_forward": size.parameters > RESHARD_ABOVE_PARAMETERS,
+        "reshard_after_forward": world > 1 and size.parameters > RESHARD_ABOVE_PARAMETERS,
     }
     if spec.dtype == "bf16":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -271,7 +297,7 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
         fully_shard(layer, **options)
     fully_shard(model, **options)
     for module in model.modules():
-        if isinstance(module, FSDPModule):
+        if isinstance(module, FSDPModule) and world > 1:  # one rank would divide by 1, a pass over all gradients
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     materialise(model.model, device)

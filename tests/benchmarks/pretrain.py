@@ -1,0 +1,282 @@
+r"""Training speed on GPUs, under torchrun; all variants in one process group, one after another.
+
+    torchrun --nproc-per-node 1 -m tests.benchmarks.pretrain --out FILE.json ours,batch=4 bare,batch=4 ours,batch=4
+
+A variant is a kind and its options. Kinds:
+
+    ours    this repository's model, loss, sharding and step, with its loader, as the pretrain node runs them
+    bare    transformers' class in a plain loop, layers compiled, whole logits, autocast over fp32 parameters, no FSDP
+    titan   torchtitan's model, sharding or autocast, loss and step (tests/benchmarks/peer_torchtitan.py)
+
+Options: batch (sequences of a micro-batch), accumulate (micro-batches a step), compile (0 or 1), recompute (0 or 1),
+attention (flash, cudnn or any), steps, profile (1 prints the kernels that take longest).
+
+MFU is by the convention of ray_jobs/model/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
+are timed as one, three times, with a barrier before and after, as a training has none between its steps; the figure is
+the median of the three.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from configs.model import ModelSpec
+from configs.pretrain import OptimizerSpec, PretrainSpec
+from ray_jobs.model.size import model_size, peak_flops
+from ray_jobs.tokenizer.loader import TokenDataset
+
+VOCABULARY = 32_000
+MODELS = {
+    # The 1.1B of ../shared's reference figures: 16 heads of 128, 8 of keys and values.
+    "1b": ModelSpec(
+        hidden=2048, layers=16, heads=16, kv_heads=8, intermediate=8192, max_positions=4096, tied_embeddings=False
+    ),
+    "8b": ModelSpec(
+        hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336, max_positions=4096, tied_embeddings=False
+    ),
+    "toy": ModelSpec(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, max_positions=64),
+}
+ATTENTION = {
+    "flash": [SDPBackend.FLASH_ATTENTION],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION],
+}
+WARM_UP_STEPS = 5
+REPEATS = 3
+
+
+@dataclass
+class Variant:
+    kind: str
+    model: str = "1b"
+    batch: int = 4
+    accumulate: int = 1
+    compile: int = 1
+    recompute: int = 0
+    attention: str = "any"
+    steps: int = 10
+    sharded: int = 1
+    """Of `titan`: FSDP; else autocast, as it does on one GPU."""
+    profile: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        kind, *options = text.split(",")
+        types = {field.name: field.type for field in fields(cls)}
+        values = dict(option.split("=") for option in options)
+        typed: dict[str, Any] = {name: value if types[name] is str else int(value) for name, value in values.items()}
+        return cls(kind, **typed)
+
+    @property
+    def length(self) -> int:
+        return MODELS[self.model].max_positions
+
+    def spec(self) -> PretrainSpec:
+        """Of the node, with settings that a run of this size would have."""
+        return PretrainSpec(
+            model=MODELS[self.model],
+            optimizer=OptimizerSpec(learning_rate=3e-4, warmup_steps=0),
+            steps=1000,
+            global_batch=self.batch * self.accumulate * dist.get_world_size(),
+            sequence_length=self.length,
+            dtype="bf16",
+            recompute=bool(self.recompute),
+            compile=bool(self.compile),
+        )
+
+
+Step = Callable[[int], float | Tensor]
+"""Takes the training step of this number and gives its loss; a tensor, where that would have to be waited for."""
+
+
+def data(folder: Path, variant: Variant) -> TokenDataset:
+    """Tokens as the tokens node leaves them: ids by Zipf's law, which is that of words."""
+    path = folder / f"{variant.model}.bin"
+    if not path.exists():
+        count = 64 * 1024 * variant.length if variant.model != "toy" else 1 << 16
+        ids = np.random.default_rng(0).zipf(1.2, count).astype(np.int64) % VOCABULARY
+        ids.astype("<u2").tofile(path)
+    return TokenDataset([path], "uint16", variant.length, seed=0)
+
+
+def batches_of(
+    variant: Variant, dataset: TokenDataset, step: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    world, rank = dist.get_world_size(), dist.get_rank()
+    first = step * variant.batch * variant.accumulate * world + rank * variant.batch * variant.accumulate
+    for number in range(variant.accumulate):
+        tokens = torch.from_numpy(dataset.batch(first + number * variant.batch, variant.batch)).to(device)
+        yield tokens[:, :-1], tokens[:, 1:]
+
+
+def ours(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
+    from ray_jobs.model.architecture import initialise
+    from ray_jobs.pretrain.trainer import build, take_step
+
+    spec = variant.spec()
+    model, optimizer = build(spec, VOCABULARY, device)
+    initialise(model.model, spec.seed)
+
+    def step(number: int) -> float:
+        return take_step(model, optimizer, batches_of(variant, dataset, number, device), spec.optimizer.clip_norm).loss
+
+    return step
+
+
+def bare(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
+    """What someone would write first."""
+    from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
+
+    spec = variant.spec()
+    config = transformers_config(spec.model, VOCABULARY)
+    model = empty_model(config, spec.recompute)
+    materialise(model, device)
+    initialise(model, spec.seed)
+    model.train()
+    if variant.compile:
+        for layer in model.model.layers:
+            layer.compile()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step(number: int) -> Tensor:
+        losses = []
+        for inputs_BL, targets_BL in batches_of(variant, dataset, number, device):
+            with torch.autocast(device.type, torch.bfloat16):
+                logits_BLV = model(input_ids=inputs_BL, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten())
+            (loss / variant.accumulate).backward()
+            losses.append(loss.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return torch.stack(losses).mean()
+
+    return step
+
+
+def titan(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
+    from tests.benchmarks.peer_torchtitan import step_of
+
+    return step_of(
+        variant, MODELS[variant.model], VOCABULARY, device, lambda n: batches_of(variant, dataset, n, device)
+    )
+
+
+KINDS = {"ours": ours, "bare": bare, "titan": titan}
+
+
+@contextmanager
+def attention_of(variant: Variant) -> Iterator[None]:
+    backends = ATTENTION.get(variant.attention)
+    with sdpa_kernel(backends) if backends else nullcontext():
+        yield
+
+
+def measure(variant: Variant, dataset: TokenDataset, device: torch.device) -> dict[str, Any]:
+    cuda = device.type == "cuda"
+    began = time.perf_counter()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with attention_of(variant):
+        step = KINDS[variant.kind](variant, dataset, device)
+        number, seconds = 0, []
+        first = float(step(number))
+        for number in range(1, WARM_UP_STEPS):
+            step(number)
+        ready = time.perf_counter() - began
+        for _ in range(REPEATS):
+            wait(cuda)
+            start = time.perf_counter()
+            for _ in range(variant.steps):
+                number += 1
+                last = step(number)
+            wait(cuda)
+            seconds.append((time.perf_counter() - start) / variant.steps)
+        if variant.profile and dist.get_rank() == 0:
+            profile(step, number + 1)
+    tokens = variant.batch * variant.accumulate * dist.get_world_size() * variant.length
+    size = model_size(MODELS[variant.model], VOCABULARY, variant.length)
+    speed = tokens / statistics.median(seconds)
+    peak = peak_flops(torch.cuda.get_device_name(device)) if cuda else None
+    return {
+        **{field.name: getattr(variant, field.name) for field in fields(variant)},
+        "ranks": dist.get_world_size(),
+        "tokens_per_second_per_gpu": round(speed / dist.get_world_size()),
+        "mfu": round(speed * size.flops_per_token / peak / dist.get_world_size(), 4) if peak else None,
+        "step_ms": round(1000 * statistics.median(seconds), 1),
+        "step_ms_range": [round(1000 * min(seconds), 1), round(1000 * max(seconds), 1)],
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1) if cuda else None,
+        "first_steps_s": round(ready, 1),
+        "loss_first_last": [round(first, 3), round(float(last), 3)],
+    }
+
+
+def wait(cuda: bool) -> None:
+    """Until all ranks have done all their work."""
+    if cuda:
+        torch.cuda.synchronize()
+    dist.barrier()
+
+
+def profile(step: Step, number: int) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        step(number)
+        torch.cuda.synchronize()
+    print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="torchrun -m tests.benchmarks.pretrain", description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="+", help="KIND[,OPTION=VALUE…], measured in this order")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    arguments = parser.parse_args()
+    variants = [Variant.parse(text) for text in arguments.variants]
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    folder = Path(tempfile.gettempdir()) / f"headrace-pretrain-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    results = []
+    for variant in variants:
+        if dist.get_rank() == 0:
+            data(folder, variant)
+        dist.barrier()
+        try:
+            result = measure(variant, data(folder, variant), device)
+        except torch.OutOfMemoryError as error:
+            result = {"kind": variant.kind, "batch": variant.batch, "failed": str(error)[:200]}
+        results.append(result)
+        if dist.get_rank() == 0:
+            print(json.dumps(result), flush=True)
+            if arguments.out is not None:
+                described = {
+                    "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+                    "torch": torch.__version__,
+                    "results": results,
+                }
+                arguments.out.write_text(json.dumps(described, indent=1) + "\n")
+        torch._dynamo.reset()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
