@@ -354,7 +354,10 @@ def _micro_batches(
                 f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has "
                 f"{num_tokens} tokens: train on tokens that this tokenizer made"
             )
-        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
+        tokens = torch.from_numpy(batch)
+        if device.type == "cuda":  # from memory that is not pinned, the copy would wait for all that the GPU has to do
+            tokens = tokens.pin_memory()
+        tokens = tokens.to(device, non_blocking=True)
         yield tokens[:, :-1], tokens[:, 1:]
 
 

@@ -119,7 +119,8 @@ def batches_of(
     world, rank = dist.get_world_size(), dist.get_rank()
     first = step * variant.batch * variant.accumulate * world + rank * variant.batch * variant.accumulate
     for number in range(variant.accumulate):
-        tokens = torch.from_numpy(dataset.batch(first + number * variant.batch, variant.batch)).to(device)
+        tokens = torch.from_numpy(dataset.batch(first + number * variant.batch, variant.batch))
+        tokens = (tokens.pin_memory() if device.type == "cuda" else tokens).to(device, non_blocking=True)
         yield tokens[:, :-1], tokens[:, 1:]
 
 
