@@ -25,6 +25,7 @@ ODD_TEXTS = [
     b"  leading and\ttrailing \n",
     "Ünïcödé stays; ASCII folds".encode(),
     "日本語のテキスト と English 混在".encode(),
+    "𠀀𪛖x𠀀 ｶﾞ, ꀀꒌ and a cut ".encode() + b"\xf0\xa0\x80 one",
     "ไทย ລາວ မြန်မာ ខ្មែរ".encode(),
     b"nul\x00inside \x00 alone",
     b"\xed\xa0\x80 lone surrogate \xed\xbf\xbf",
