@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,9 +12,11 @@ from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.retraction import Retraction, retract
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.cluster.fan_out import read_receipts
 from ray_jobs.dedup import clustering, corpus, minhash
 from ray_jobs.dedup.simhash import distance, simhashes
 from ray_jobs.files.columns import text_buffers
+from ray_jobs.files.parts import read_pairs
 from tests.dedup import reference
 from tests.dedup.corpus import computed, document_table, published, rows
 
@@ -125,6 +128,34 @@ def test_compacted_runs_hold_what_the_runs_held(store: Store, monkeypatch: pytes
     assert audit(done) == plain
     assert done[1].files("compacted.run") and not done[1].files("index.run")
     assert not done[2].files("compacted.run"), "just one level has runs of its own again"
+
+
+def test_a_compacted_run_holds_each_range_of_keys_in_its_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one range, of two and of eight become one run of eight."""
+    made = [files[: number + 1] for number, files in enumerate(crawls(5))]
+    monkeypatch.setattr("ray_jobs.dedup.job.MAX_UNCOMPACTED", 2)
+    done = refreshed(store, made[:1])
+    monkeypatch.setattr("ray_jobs.dedup.job.ENTRIES_A_PART", 1500)
+    done = refreshed(store, made[:2])
+    monkeypatch.setattr("ray_jobs.dedup.job.ENTRIES_A_PART", 600)
+    done = refreshed(store, made)
+    assert [corpus.read_level(one).num_parts for one in done] == [1, 2, 8]
+
+    compacted = done[2].files("compacted.run")
+    parts = [read_pairs(store, file, 0, 1) for file in compacted]
+    assert [file.shard for file in compacted] == list(range(8))
+    for number, part in enumerate(parts):
+        assert (part["first"] >> np.uint64(61) == number).all()
+        assert (part["first"][1:] >= part["first"][:-1]).all()
+    runs = [
+        read_pairs(store, file, 0, corpus.read_level(one).num_parts)
+        for one in done
+        for receipt in read_receipts(store, one.manifest.path, "index")
+        for file in receipt.files
+        if file.name == "index.run"
+    ]
+    together = np.concatenate(runs)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.sort(together)) and len(together) > 1000
 
 
 def test_texts_of_earlier_crawls_are_read_where_a_pair_is_in_doubt_only(store: Store) -> None:
