@@ -177,9 +177,9 @@ def hash_words(
             i += i < end and data[i] == 32
             continue
         # The word so far is written at every byte, and a space begins the next by multiplying with 0: no branch that
-        # the processor would guess wrong once a word.
+        # the processor would guess wrong once a word. One more than the byte, so that a NUL is not nothing.
         space = byte == 32
-        value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte))
+        value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte) + np.uint64(1))
         num_words += space
         out[num_words] = value
         i += 1

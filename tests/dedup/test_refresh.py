@@ -177,6 +177,27 @@ def test_a_crawl_whose_name_sorts_before_an_earlier_one_is_refused(store: Store)
         refreshed(store, [made[1], made[0]])
 
 
+@pytest.mark.parametrize("jaccard", [0.8, 0.99])
+def test_pages_without_a_word_are_copies_of_the_first_and_near_to_none(store: Store, jaccard: float) -> None:
+    """At .99 even equal signatures leave a doubt; of pages without a word there is none that a text would settle."""
+    texts = [["", "one page of a few words", "\x00"], [" \n", "another page of other words", "\x00", "\t"]]
+    made = [
+        [with_urls(document_table(one, 0, crawl), [""] * len(one))] for one, crawl in zip(texts, CRAWLS, strict=False)
+    ]
+    many, one = refreshed(store, made, jaccard=jaccard), at_once(store, made, jaccard=jaccard)
+    assert audit(many) == audit(one)
+    first = f"{CRAWLS[0]}/00000/000000000000"
+    nul = f"{CRAWLS[0]}/00000/000000000002"
+    assert [row[1:4] for row in audit(many)] == [
+        *[("kept", None, None)] * 3,
+        ("dropped", "exact", first),
+        ("kept", None, None),
+        ("dropped", "exact", nul),
+        ("dropped", "exact", first),
+    ]
+    assert many[1].manifest.metrics["earlier_texts_read"] == 0, "neither those of copies"
+
+
 def test_a_page_dropped_for_its_url_alone_drops_no_other(store: Store) -> None:
     """The second page gives way to the first, whose address it has; the third, a copy of it, has then no original."""
     text = [" ".join(f"{name}{i}" for i in range(80)) for name in "ab"]
