@@ -27,7 +27,7 @@ ENTRIES_A_PART = 1 << 24
 MOST_IN_MEMORY = 1 << 27
 # Documents of one range of the sharded components, whose edges are sorted in memory: 16 bytes each, and as much again.
 DOCUMENTS_A_RANGE = 1 << 23
-# A partition holds signatures and shingle sets of its members: about 14 KB each, for pages of 4 KB.
+# A partition holds signatures and shingle sets of its members: about 8 KB each at its peak, for pages of 700 words.
 PARTITION_MEMBERS = 100_000
 # Ranges of components whose members are counted, to deal out equal partitions.
 NUM_COUNTS = 1 << 16
