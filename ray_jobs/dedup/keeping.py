@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
 from ray_jobs.dedup.corpus import Corpus
-from ray_jobs.dedup.ranges import searchable_file
 from ray_jobs.dedup.routing import VERDICTS
 from ray_jobs.dedup.sources import count_sources, over_loss, total
 from ray_jobs.dedup.urls import is_retracted
 from ray_jobs.files.parts import read_tables
+from ray_jobs.files.ranges import searchable_file
 
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300

@@ -10,10 +10,10 @@ import pyarrow as pa
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.dedup.corpus import LEVEL_BITS, Corpus
-from ray_jobs.dedup.ranges import read_rows
 from ray_jobs.dedup.routing import VERDICTS, member_schema
 from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_table, parted_file, read_tables
+from ray_jobs.files.ranges import read_rows
 
 PLACE_MASK = (1 << LEVEL_BITS) - 1
 
