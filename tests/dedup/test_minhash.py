@@ -88,6 +88,13 @@ def test_shingle_sets_have_the_sizes_and_overlaps_of_sets_of_word_tuples(width: 
 
 
 @settings(deadline=None)  # the first call compiles
+@given(texts, st.integers(1, 3))
+def test_any_bytes_have_the_shingles_of_the_definition(documents: list[bytes], width: int) -> None:
+    _, offsets = minhash.shingle_sets(*normalise(documents), width)
+    assert np.diff(offsets).tolist() == [len(reference.shingles(text, width)) for text in documents]
+
+
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.text(alphabet="ab 日ก\n", max_size=60).map(str.encode), min_size=2, max_size=2))
 def test_jaccard_of_hashed_sets_is_that_of_word_tuples(pair: list[bytes]) -> None:
     data, offsets = minhash.shingle_sets(*normalise(pair), 2)
