@@ -277,7 +277,7 @@ class FilterSpec(Spec):
     """Which pages of a crawl become documents. `ray_jobs.crawl.rules` says whose the defaults are."""
 
     node: ClassVar[str] = "filter"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     languages: tuple[str, ...] = ("en",)
     """Codes of lid.176 of the languages wanted; with a `language_model` its own labels too, such as arz_Arab. Empty

@@ -18,7 +18,7 @@ class NgramLmSpec(Spec):
     """N-gram language models of the documents, one a language, with interpolated modified Kneser-Ney smoothing."""
 
     node: ClassVar[str] = "ngram-lm"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
     """Languages to train a model of, each on the documents in it."""
@@ -78,7 +78,7 @@ class QualitySpec(Spec):
     """
 
     node: ClassVar[str] = "quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     head_percentile: float = Field(default=30.0, ge=0, le=100)
     """Share of a language's documents, those of lowest perplexity, in the bucket head (CCNet: 30)."""

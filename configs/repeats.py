@@ -17,7 +17,7 @@ class RepeatsSpec(Spec):
     """
 
     node: ClassVar[str] = "repeats"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     max_line_documents: int | None = Field(default=6, ge=1)
     """A line stays in the first so many documents that have it and is cut out of all later ones; null keeps all lines.

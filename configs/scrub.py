@@ -54,7 +54,7 @@ class ScrubSpec(Spec):
     """
 
     node: ClassVar[str] = "scrub"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     replace: tuple[PiiKind, ...] = ("email", "phone", "ssn", "ip", "credit_card", "iban", "key")
     """Kinds that are replaced: e-mail addresses, phone numbers, US social security numbers, public IP addresses,

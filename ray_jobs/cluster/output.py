@@ -13,7 +13,16 @@ from ray_jobs.checkpoint.manifest import Quarantined
 from ray_jobs.checkpoint.shards import OutputFile, Receipt, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.executor import Executor, RayExecutor
-from ray_jobs.cluster.fan_out import Limits, Stage, fan_out, publish, read_receipt, read_receipts, write_shard
+from ray_jobs.cluster.fan_out import (
+    Limits,
+    Stage,
+    StageResult,
+    fan_out,
+    publish,
+    read_receipt,
+    read_receipts,
+    write_shard,
+)
 
 C = TypeVar("C")
 
@@ -90,6 +99,47 @@ class NodeOutput:
         Returns:
             Receipts in the order of shards, without those that are quarantined within the spec's limit.
         """
+        result = self._fan_out(stage, shards, process, context, self._limits.max_quarantined_share if may_lose else 0.0)
+        self.quarantined += result.quarantined
+        return result.receipts
+
+    def fan_out_apart(
+        self,
+        stage: str,
+        shards: Sequence[dict[str, Any]],
+        parts: Callable[[dict[str, Any]], Sequence[dict[str, Any]]],
+        process: Callable[[dict[str, Any], C], ShardOutput],
+        context: C,
+    ) -> list[Receipt]:
+        """As `fan_out`, of shards that hold several inputs: one that fails for good is taken apart, and costs those of
+        its parts alone that fail by themselves as well.
+
+        Args:
+            parts: the shards that a shard is taken apart into, such as one for each of its input files; they are
+                computed in a stage of their own, named `apart(stage)`. The spec's share is that of all parts. As many
+                shards may be taken apart as parts may be lost: each has at least one that fails.
+
+        Returns:
+            Receipts in the order of shards, then those of parts. Quarantined are parts alone.
+        """
+        may_lose = int(self._limits.max_quarantined_share * sum(len(parts(shard)) for shard in shards) + 1e-9)
+        # Half a shard more, so that the share of them is exact however it is rounded.
+        whole = self._fan_out(stage, shards, process, context, (may_lose + 0.5) / max(1, len(shards)))
+        if not whole.quarantined:
+            return whole.receipts
+        again = [part for lost in whole.quarantined for part in parts(shards[lost.shard])]
+        alone = self._fan_out(apart(stage), again, process, context, (may_lose + 0.5) / len(again))
+        self.quarantined += alone.quarantined
+        return whole.receipts + alone.receipts
+
+    def _fan_out(
+        self,
+        stage: str,
+        shards: Sequence[dict[str, Any]],
+        process: Callable[[dict[str, Any], C], ShardOutput],
+        context: C,
+        max_quarantined_share: float,
+    ) -> StageResult:
         if self._executor is None:
             self._executor = self._new_executor()
         result = fan_out(
@@ -97,13 +147,12 @@ class NodeOutput:
             shards,
             self._executor,
             self.resources.shards_per_task,
-            self._limits if may_lose else replace(self._limits, max_quarantined_share=0.0),
+            replace(self._limits, max_quarantined_share=max_quarantined_share),
             lambda done, total: self.progress(done, total, "shards", stage=stage),
             self.record,
         )
         self.receipts.update({(receipt.stage, receipt.shard): receipt for receipt in result.receipts})
-        self.quarantined += result.quarantined
-        return result.receipts
+        return result
 
     def write(self, stage: str, output: ShardOutput, shard: int = 0) -> Receipt:
         """Publishes one shard that this process computed; the standing receipt, where another was first."""
@@ -151,6 +200,11 @@ class NodeOutput:
 
     def flush(self) -> None:
         self._metrics.flush()
+
+
+def apart(stage: str) -> str:
+    """The stage of what is left of another's shards."""
+    return f"{stage}-apart"
 
 
 def _not_called(shard: dict[str, Any], context: object) -> ShardOutput:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from configs.crawl import RefinedWebLines
-from ray_jobs.crawl.statistics import UNSPACED
+from ray_jobs.files.scripts import UNSPACED
 
 # Each takes time linear in the line, of which a page may make one of megabytes.
 NUMBER = re.compile(r"(?=\D*\d)[\d\s.,:;/+*%#()$€£¥–-]+")

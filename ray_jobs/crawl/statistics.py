@@ -4,7 +4,7 @@
 could begin one, and nothing where it could only continue one.
 
 **Words** are what stands between white space (as `str.split` has it). In scripts written without spaces every character
-is a word; `UNSPACED` says which these are. Words are told apart byte by byte: case and punctuation count.
+is a word (`ray_jobs.files.scripts`). Words are told apart byte by byte: case and punctuation count.
 
 **Lines** stand between newlines, white space at their ends set aside; blank ones are none. **Paragraphs** are lines in
 succession, without a blank one between them.
@@ -19,7 +19,6 @@ are taken for equal with a probability of 3e-10. Only n-grams whose first n - 1 
 do so themselves, so each width looks at what the one before left over, which in prose is little.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -29,13 +28,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ray_jobs.files.scripts import RANGES, TABLE_END
+
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 
-# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han. By the default rules of Unicode's UAX #29 each
-# of their characters stands for itself where there is no dictionary.
-UNSPACED = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Of Rae et al. 2021, appendix A.1.1."""
 BULLETS = "•‣◦●○▪■⁃∙·-*"
@@ -115,7 +113,7 @@ _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 # Bits of the table of characters.
 _SPACE, _UNSPACED, _ALPHABETIC, _BULLET, _SENTENCE_END, _CLOSING, _TERMINAL = (1 << bit for bit in range(7))
-_NUM_CLASSED = 0x34000
+_NUM_CLASSED = TABLE_END
 """No character beyond has any of these properties, but for language tags and private use."""
 
 _NEWLINE, _DOT, _HASH, _CURLY_OPEN, _CURLY_CLOSE = (ord(character) for character in "\n.#{}")
@@ -167,8 +165,8 @@ def _classes() -> Bytes:
             classes[code] = _SPACE
         elif character.isalpha():
             classes[code] = _ALPHABETIC
-        if UNSPACED.match(character):
-            classes[code] |= _UNSPACED
+    for first, last in RANGES:
+        classes[first : last + 1] |= _UNSPACED
     for characters, bit in (
         (BULLETS, _BULLET),
         (SENTENCE_ENDS, _SENTENCE_END),

@@ -20,9 +20,10 @@ import numpy.typing as npt
 Numbers: TypeAlias = npt.NDArray[np.uint64]
 
 
-def sort_order(keys: Numbers) -> npt.NDArray[np.int64]:
-    """An order of the keys by their uppermost bits, then by place: int64 [n]."""
-    packed, bits = _pack_and_sort(keys)
+def sort_order(keys: Numbers, shift: int = 0) -> npt.NDArray[np.int64]:
+    """An order of n keys by their 64 - ⌈log2 n⌉ uppermost bits behind the first `shift`, which all have in common, then
+    by place: int64 [n]."""
+    packed, bits = _pack_and_sort(keys << np.uint64(shift))
     packed &= np.uint64((1 << bits) - 1)
     return packed.view(np.int64)
 

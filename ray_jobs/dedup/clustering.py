@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ray_jobs.checkpoint.shards import OutputFile, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.dedup.candidates import Numbers, components, edges, unique_pairs
-from ray_jobs.dedup.corpus import Corpus, read_runs
+from ray_jobs.dedup.corpus import SIGNATURES, Corpus, read_runs
 from ray_jobs.files.parts import PAIR, cut, pairs_of, part_bits, parted_file, read_pairs, read_parts
 
 # Entries (key, document) that one reducer sorts: 16 bytes each, and as much again twice while they are sorted.
@@ -27,7 +27,7 @@ ENTRIES_A_PART = 1 << 24
 MOST_IN_MEMORY = 1 << 27
 # Documents of one range of the sharded components, whose edges are sorted in memory: 16 bytes each, and as much again.
 DOCUMENTS_A_RANGE = 1 << 23
-# A partition holds signatures and shingle sets of its members: about 14 KB each, for pages of 4 KB.
+# A partition holds signatures and shingle sets of its members: about 8 KB each at its peak, for pages of 700 words.
 PARTITION_MEMBERS = 100_000
 # Ranges of components whose members are counted, to deal out equal partitions.
 NUM_COUNTS = 1 << 16
@@ -54,7 +54,7 @@ def cut_by_first(corpus: Corpus, rows: npt.NDArray[np.void]) -> list[memoryview]
 def find_edges(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     """Pairs of documents with a key of this range in common."""
     part, num_parts = shard["part"], corpus.level.num_parts
-    own = corpus.files("signatures", "keys.run")
+    own = corpus.files(SIGNATURES, "keys.run")
     new = corpus.store.concurrently(lambda file: read_pairs(corpus.store, file, part, part + 1), own)
     rows = np.concatenate([read_runs(corpus.store, corpus.chain.runs, part, num_parts), *new])
     keys, documents = np.ascontiguousarray(rows["first"]), np.ascontiguousarray(rows["second"])

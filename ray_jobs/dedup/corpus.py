@@ -27,6 +27,8 @@ from ray_jobs.dedup.bands import BandPlan
 from ray_jobs.files.parts import PAIR, part_bits, read_pairs
 
 LEVEL_BITS = 48
+SIGNATURES = "signatures"
+"""The first stage; `Corpus.stages` has under its name the files of all groups, those of files signed alone too."""
 # Documents of one run: 4 s of signing, and 34 MB of keys. Of large corpora runs are larger, and 4,096 of them, since a
 # reader of one range of keys asks every run for its part.
 LEAST_IN_GROUP = 1 << 17
@@ -45,7 +47,9 @@ class Level(Record):
     groups: tuple[tuple[int, int], ...]
     """Ranges of input files that are signed together."""
     standing: tuple[int, ...] = ()
-    """Groups that were signed; the others are quarantined."""
+    """Groups that were signed; the others are quarantined, of a file each."""
+    signed: tuple[tuple[str, int], ...] = ()
+    """The stage and the shard that signed each of these."""
 
     def file_starts(self) -> list[int]:
         """Place of each file's first document, and one past the last."""
@@ -146,9 +150,9 @@ class Corpus:
                 base = number << LEVEL_BITS
                 found.append(Source(number, group, file, base + starts[group], base + starts[group + 1]))
         starts = self.level.group_starts()
-        for file in self.files("signatures", "signatures.parquet"):
-            first, end = (self.first_own + starts[file.shard + step] for step in (0, 1))
-            found.append(Source(len(self.chain.levels), file.shard, file, first, end))
+        for group, file in zip(self.level.standing, self.files(SIGNATURES, "signatures.parquet"), strict=True):
+            first, end = (self.first_own + starts[group + step] for step in (0, 1))
+            found.append(Source(len(self.chain.levels), group, file, first, end))
         return found
 
 
@@ -188,7 +192,8 @@ def earlier_levels(store: Store, earlier: Checkpoint | None, spec: DedupSpec) ->
     while earlier is not None:
         _check_rule(earlier, spec)
         level = read_level(earlier)
-        signatures = {file.shard: file for file in earlier.files("signatures.parquet")}
+        by_shard = {(file.stage, file.shard): file for file in earlier.files("signatures.parquet")}
+        signatures = {group: by_shard[signed] for group, signed in zip(level.standing, level.signed, strict=True)}
         # A quarantined shard of documents leaves no file, so shards, not places in the list, name the input.
         inputs = level.standing_files()
         documents = {inputs[file.shard]: file for file in earlier.files("documents.parquet")}

@@ -1,6 +1,7 @@
 """The dedup node: drops exact and near-duplicates, and says of each what it duplicates.
 
-    signatures   a shard for every group of input files: hashes, MinHash signature and keys of each document
+    signatures   a shard for every group of input files: hashes, MinHash signature and keys of each document; the files
+                 of a group that fails are signed one by one
     edges        a shard for every range of keys: which documents have a key in common
     clusters     components of these, dealt out to partitions (after rounds of `stars.py` in the largest corpora)
     routed       a shard for every group that has members: its members, sent to their partitions
@@ -22,8 +23,8 @@ from configs.base import Resources
 from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, add_counters
-from ray_jobs.cluster.fan_out import UserError
-from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.cluster.fan_out import NodeFailed, UserError
+from ray_jobs.cluster.output import NodeOutput, apart
 from ray_jobs.dedup import stars
 from ray_jobs.dedup.bands import BandPlan, plan_bands
 from ray_jobs.dedup.clustering import (
@@ -35,11 +36,11 @@ from ray_jobs.dedup.clustering import (
     sources_with_members,
 )
 from ray_jobs.dedup.compaction import MAX_UNCOMPACTED, compact
-from ray_jobs.dedup.corpus import Chain, Corpus, Level, earlier_levels, group_files, parts_for
+from ray_jobs.dedup.corpus import SIGNATURES, Chain, Corpus, Level, earlier_levels, group_files, parts_for
 from ray_jobs.dedup.keeping import add_up_sources, keep
 from ray_jobs.dedup.removal import find
 from ray_jobs.dedup.routing import route
-from ray_jobs.dedup.signing import index, sign
+from ray_jobs.dedup.signing import alone, index, sign
 
 log = logging.getLogger("headrace")
 
@@ -60,8 +61,14 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
     stages = _Stages(output, Corpus(spec, plan, source.store, level, files, chain))
 
     groups = [{"group": i, "first": first, "end": end} for i, (first, end) in enumerate(level.groups)]
-    level = order_crawls(level, stages.shards("signatures", groups, sign), chain)
+    level = order_crawls(level, stages.signatures(groups), chain)
     stages.corpus = replace(stages.corpus, level=level)
+    if not sum(rows[file] for file in level.standing_files()):
+        raise NodeFailed(
+            f"no file with documents of {source.node} could be read: the traces are under "
+            f"{output.path}/attempts/{output.attempt}/failures/. Mend the cause, raise the node's generation in the "
+            "recipe and run again"
+        )
     stages.one("numbering", write_numbering)
 
     stages.whole("edges", [{"part": part} for part in range(level.num_parts)], find_edges)
@@ -87,7 +94,7 @@ def run(spec: DedupSpec, inputs: dict[str, Checkpoint], output: NodeOutput, reso
             loss["source"] or "pages without a host",
         )
     return Outcome(
-        ("documents", "sources", "numbering", "signatures", runs),
+        ("documents", "sources", "numbering", SIGNATURES, apart(SIGNATURES), runs),
         counters=add_counters(receipt.counters for receipt in [*kept, alarm]),
         metrics=headline(stages.corpus, found, kept, alarm),
     )
@@ -99,23 +106,20 @@ class _Stages:
     def __init__(self, output: NodeOutput, corpus: Corpus):
         self._output, self.corpus = output, corpus
 
-    def shards(
-        self,
-        stage: str,
-        shards: Sequence[dict[str, int]],
-        process: Callable[[dict[str, int], Corpus], ShardOutput],
-        may_lose: bool = True,
-    ) -> list[Receipt]:
-        """Without those that are quarantined within the spec's limit."""
-        receipts = self._output.fan_out(stage, shards, process, self.corpus, may_lose)
-        self._add(stage, receipts)
+    def signatures(self, groups: Sequence[dict[str, int]]) -> list[Receipt]:
+        """In the order of files, without those that are quarantined within the spec's limit."""
+        receipts = self._output.fan_out_apart(SIGNATURES, groups, alone, sign, self.corpus)
+        receipts.sort(key=lambda receipt: receipt.info["files"])
+        self._add(SIGNATURES, receipts)
         return receipts
 
     def whole(
         self, stage: str, shards: Sequence[dict[str, int]], process: Callable[[dict[str, int], Corpus], ShardOutput]
     ) -> list[Receipt]:
         """A stage in which no shard can be left out: duplicates would be kept, or originals lost."""
-        return self.shards(stage, shards, process, may_lose=False)
+        receipts = self._output.fan_out(stage, shards, process, self.corpus, may_lose=False)
+        self._add(stage, receipts)
+        return receipts
 
     def one(self, stage: str, compute: Callable[[Corpus], ShardOutput]) -> Receipt:
         receipt = self._output.standing(stage) or self._output.write(stage, compute(self.corpus))
@@ -136,7 +140,8 @@ def num_keys(plan: BandPlan, spec: DedupSpec) -> int:
 
 
 def order_crawls(level: Level, signed: Sequence[Receipt], chain: Chain) -> Level:
-    """The level with the ids it spans, which must come after those of every earlier crawl and in order.
+    """The level with the ids it spans, which must come after those of every earlier crawl and in order; what is left of
+    a group that failed stands as groups of a file each.
 
     Raises:
         UserError: a file or a crawl is out of order.
@@ -150,7 +155,19 @@ def order_crawls(level: Level, signed: Sequence[Receipt], chain: Chain) -> Level
                 "sort after those of earlier ones, and a crawl's files their own order; and no file may come twice"
             )
         last = last_id
-    return level.model_copy(update={"last_id": last, "standing": tuple(receipt.shard for receipt in signed)})
+    stand = {tuple(receipt.info["files"]): (receipt.stage, receipt.shard) for receipt in signed}
+    groups = [
+        part for group in level.groups for part in ([group] if group in stand else [(f, f + 1) for f in range(*group)])
+    ]
+    standing = [number for number, group in enumerate(groups) if group in stand]
+    return level.model_copy(
+        update={
+            "last_id": last,
+            "groups": tuple(groups),
+            "standing": tuple(standing),
+            "signed": tuple(stand[groups[number]] for number in standing),
+        }
+    )
 
 
 def find_clusters(stages: _Stages) -> list[Receipt]:

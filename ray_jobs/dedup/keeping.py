@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
 from ray_jobs.dedup.corpus import Corpus
-from ray_jobs.dedup.ranges import searchable_file
 from ray_jobs.dedup.routing import VERDICTS
-from ray_jobs.dedup.sources import count_sources, over_loss, total
+from ray_jobs.dedup.sources import count_sources, over_loss, total_each
 from ray_jobs.dedup.urls import is_retracted
 from ray_jobs.files.parts import read_tables
+from ray_jobs.files.ranges import searchable_file
 
 NUM_SAMPLES = 5
 SAMPLE_CHARACTERS = 300
@@ -93,7 +93,7 @@ def keep(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
 def add_up_sources(corpus: Corpus) -> ShardOutput:
     """Every source's documents over all shards, and which of them lost more than the spec allows in silence."""
     spec = corpus.spec
-    sources = total([corpus.read(file) for file in corpus.files("documents", "sources.parquet")])
+    sources = total_each(corpus.read(file) for file in corpus.files("documents", "sources.parquet"))
     losses = over_loss(sources, spec.max_source_loss, spec.min_source_documents)
     return ShardOutput(
         {"sources.parquet": parquet_file(sources)},

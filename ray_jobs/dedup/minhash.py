@@ -5,8 +5,8 @@
 count, since documents that differ in them are not duplicates; what differs in case beyond ASCII is found by the
 similarity, not the exact hash.
 
-**Words** are what stands between spaces. In scripts written without spaces (kana and ideographs U+3000-U+9FFF, Thai,
-Lao, Myanmar, Khmer) every character is a word, otherwise a Chinese page would be a few giant words.
+**Words** are what stands between spaces. In scripts written without spaces (`ray_jobs.files.scripts`) every character
+is a word, otherwise a Chinese page would be a few giant words.
 
 **Shingles** are n-grams of words, hashed to 32 bits. A document of fewer than n words is one shingle of all its words;
 one without words has none, and its signature is all ones.
@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
+
+from ray_jobs.files.scripts import unspaced_bits, unspaced_length
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
@@ -77,7 +79,7 @@ def signatures(
     """MinHash signatures of normalised documents: uint32 [n, num_permutations]."""
     multipliers, increments = permutations(num_permutations, seed)
     out = np.empty((len(offsets) - 1, num_permutations), dtype=np.uint32)
-    _signatures(normalised, offsets, shingle_words, multipliers, increments, out)
+    _signatures(normalised, offsets, shingle_words, unspaced_bits(), multipliers, increments, out)
     return out
 
 
@@ -90,7 +92,7 @@ def shingle_sets(normalised: Bytes, offsets: Offsets, shingle_words: int) -> tup
     """Each document's set of shingle hashes, sorted: all sets end to end, and their offsets."""
     out = np.empty(_most_words(normalised.size) + len(offsets), dtype=np.uint32)
     out_offsets = np.zeros(len(offsets), dtype=np.int64)
-    _shingle_sets(normalised, offsets, shingle_words, out, out_offsets)
+    _shingle_sets(normalised, offsets, shingle_words, unspaced_bits(), out, out_offsets)
     return out[: out_offsets[-1]].copy(), out_offsets
 
 
@@ -149,43 +151,35 @@ def _mix(value: np.uint64) -> np.uint64:  # pragma: no cover
     return value ^ (value >> np.uint64(33))
 
 
-@numba.njit(cache=True, inline="always")
-def _is_unspaced(lead: np.uint8, second: np.uint8, third: np.uint8) -> bool:  # pragma: no cover
-    """Whether these bytes begin a character, always of three bytes, of a script written without spaces."""
-    return bool(
-        0xE3 <= lead <= 0xE9  # U+3000-9FFF
-        or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
-        or (lead == 0xE1 and (0x80 <= second <= 0x81 or 0x9E <= second <= 0x9F))  # Myanmar U+1000-107F, Khmer U+1780
-        or (lead == 0xE1 and second == 0x82 and third < 0xA0)  # Myanmar U+1080-109F; Georgian capitals follow
-    )
-
-
 @numba.njit(cache=True)
-def hash_words(data: Bytes, start: int, end: int, out: npt.NDArray[np.uint64]) -> int:  # pragma: no cover
+def hash_words(
+    data: Bytes, start: int, end: int, unspaced: Bytes, out: npt.NDArray[np.uint64]
+) -> int:  # pragma: no cover
     """Writes the hashes of the words of one normalised document, bytes `start` to `end`, and returns their number.
 
-    `out` has room for half as many as there are bytes, and two more.
+    `unspaced` is `scripts.unspaced_bits()`; `out` has room for half as many as there are bytes, and two more.
     """
     num_words = 0
     value = np.uint64(0)
     i = start
     while i < end:
         byte = data[i]
-        if byte >= 0xE0 and i + 2 < end and _is_unspaced(byte, data[i + 1], data[i + 2]):
+        length = unspaced_length(data, i, end, unspaced) if byte >= 0xE0 else 0
+        if length:
             num_words += value != 0
-            character = (
-                (np.uint64(byte) << np.uint64(16)) | (np.uint64(data[i + 1]) << np.uint64(8)) | np.uint64(data[i + 2])
-            )
+            character = np.uint64(0)
+            for k in range(length):
+                character = (character << np.uint64(8)) | np.uint64(data[i + k])
             out[num_words] = character * _WORD
             num_words += 1
             value = np.uint64(0)
-            i += 3
+            i += length
             i += i < end and data[i] == 32
             continue
         # The word so far is written at every byte, and a space begins the next by multiplying with 0: no branch that
-        # the processor would guess wrong once a word.
+        # the processor would guess wrong once a word. One more than the byte, so that a NUL is not nothing.
         space = byte == 32
-        value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte))
+        value = value * (np.uint64(0) if space else _WORD) + (np.uint64(0) if space else np.uint64(byte) + np.uint64(1))
         num_words += space
         out[num_words] = value
         i += 1
@@ -232,6 +226,7 @@ def _signatures(
     data: Bytes,
     offsets: Offsets,
     width: int,
+    unspaced: Bytes,
     multipliers: npt.NDArray[np.uint32],
     increments: npt.NDArray[np.uint32],
     out: npt.NDArray[np.uint32],
@@ -240,7 +235,7 @@ def _signatures(
     words = np.empty(room, dtype=np.uint64)
     shingles = np.empty(room, dtype=np.uint32)
     for document in range(len(offsets) - 1):
-        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        num_words = hash_words(data, offsets[document], offsets[document + 1], unspaced, words)
         num_shingles = hash_shingles(words, num_words, width, shingles)
         for p in range(len(multipliers)):
             multiplier, increment = multipliers[p], increments[p]
@@ -252,13 +247,13 @@ def _signatures(
 
 @numba.njit(cache=True)
 def _shingle_sets(
-    data: Bytes, offsets: Offsets, width: int, out: npt.NDArray[np.uint32], out_offsets: Offsets
+    data: Bytes, offsets: Offsets, width: int, unspaced: Bytes, out: npt.NDArray[np.uint32], out_offsets: Offsets
 ) -> None:  # pragma: no cover
     words = np.empty(longest_document(offsets) // 2 + 2, dtype=np.uint64)
     shingles = np.empty(len(words), dtype=np.uint32)
     end = 0
     for document in range(len(offsets) - 1):
-        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        num_words = hash_words(data, offsets[document], offsets[document + 1], unspaced, words)
         found = np.sort(shingles[: hash_shingles(words, num_words, width, shingles)])
         for s in range(len(found)):
             if s == 0 or found[s] != found[s - 1]:

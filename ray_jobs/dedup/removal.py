@@ -10,10 +10,10 @@ import pyarrow as pa
 from ray_jobs.checkpoint.shards import ShardOutput
 from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.dedup.corpus import LEVEL_BITS, Corpus
-from ray_jobs.dedup.ranges import read_rows
 from ray_jobs.dedup.routing import VERDICTS, member_schema
 from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_table, parted_file, read_tables
+from ray_jobs.files.ranges import read_rows
 
 PLACE_MASK = (1 << LEVEL_BITS) - 1
 
@@ -40,7 +40,8 @@ def find(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     buckets = verify.buckets(near_keys(corpus, members.signed, members.simhash), corpus.plan.num_bands)
     doubt = verify.doubt(spec.jaccard, spec.num_permutations)
     doubtful = np.flatnonzero(verify.doubtful_fixed(members, buckets, doubt, spec.max_bucket))
-    shingles, offsets = _sets(corpus, table, documents, doubtful)
+    shingles, offsets = shingle_sets(corpus, table, documents, doubtful)
+    table = table.drop_columns(["shingles"])
     verdicts = verify.find_duplicates(
         members, buckets, shingles, offsets, doubt, spec.jaccard, spec.max_bucket, spec.simhash_bits or 0
     )
@@ -87,26 +88,34 @@ def size_range(size: int) -> str:
 
 def _in_order(table: pa.Table) -> pa.Table:
     """Each document once: an earlier one comes with every component that it may touch."""
-    numbers, first = np.unique(table["document"].to_numpy(), return_index=True)
-    return table.take(pa.array(first)) if len(numbers) else table
+    numbers = table["document"].to_numpy()
+    if (numbers[1:] > numbers[:-1]).all():
+        return table  # as groups of one crawl leave it, which are read in their order: no second copy is made
+    return table.take(pa.array(np.unique(numbers, return_index=True)[1]))
 
 
-def _sets(
+def shingle_sets(
     corpus: Corpus, table: pa.Table, documents: npt.NDArray[np.uint64], doubtful: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """Shingle sets of all members, end to end, and their offsets; earlier ones have theirs where they are in doubt."""
+    """Shingle sets of all members, end to end, and their offsets; earlier ones have theirs where they are in doubt.
+
+    Those of this crawl came with the members, and stay in the buffers of their column; earlier documents stand before
+    them.
+    """
     from ray_jobs.dedup import minhash
 
-    sets: list[bytes] = table["shingles"].to_pylist()
-    texts = earlier_texts(corpus, documents[doubtful].tolist(), table["id"].take(pa.array(doubtful)).to_pylist())
-    normalised = minhash.normalise(*text_buffers(texts))
-    found, ends = minhash.shingle_sets(*normalised, corpus.spec.shingle_words)
-    for place, start, end in zip(doubtful.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        sets[place] = found[start:end].astype("<u4").tobytes()
-    data = [one or b"" for one in sets]
-    offsets = np.zeros(len(data) + 1, dtype=np.int64)
-    np.cumsum([len(one) // 4 for one in data], out=offsets[1:])
-    return np.frombuffer(b"".join(data), dtype="<u4").astype(np.uint32, copy=False), offsets
+    num_earlier = int(np.searchsorted(documents, np.uint64(corpus.first_own)))
+    data, ends = text_buffers(table["shingles"].slice(num_earlier))
+    sets = data[ends[0] : ends[-1]].view("<u4").astype(np.uint32, copy=False)
+    sizes = np.zeros(len(documents), dtype=np.int64)
+    sizes[num_earlier:] = np.diff(ends) // sets.itemsize
+    if len(doubtful):
+        texts = earlier_texts(corpus, documents[doubtful].tolist(), table["id"].take(pa.array(doubtful)).to_pylist())
+        found, found_ends = minhash.shingle_sets(*minhash.normalise(*text_buffers(texts)), corpus.spec.shingle_words)
+        sizes[doubtful] = np.diff(found_ends)
+        sets = np.concatenate([found, sets])
+    sets.flags.writeable = False  # whichever it is: one type for the kernel
+    return sets, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
 
 
 def earlier_texts(corpus: Corpus, numbers: Sequence[int], ids: Sequence[str]) -> pa.LargeStringArray:

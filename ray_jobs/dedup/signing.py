@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ray_jobs.checkpoint.shards import ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.dedup.candidates import sort_order
-from ray_jobs.dedup.corpus import Corpus
+from ray_jobs.dedup.corpus import SIGNATURES, Corpus
 from ray_jobs.dedup.routing import VERDICTS
 from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import cut_keys, cut_table, pairs_of, parted_file, read_pairs, read_tables
@@ -29,7 +29,7 @@ def sign(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     tables = [_sign_file(corpus, file) for file in files]
     signed = pa.concat_tables(tables).combine_chunks()
     _check_order(corpus, signed["id"])
-    start = corpus.level.group_starts()[shard["group"]]
+    start = corpus.level.file_starts()[shard["first"]]
     numbers = np.arange(corpus.first_own + start, corpus.first_own + start + signed.num_rows, dtype=np.uint64)
     ids = signed["id"]
     return ShardOutput(
@@ -44,8 +44,16 @@ def sign(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
             "retracted": pc.sum(signed["retracted"]).as_py() or 0,
             "signed_bytes": pc.sum(signed["text_bytes"]).as_py() or 0,
         },
-        {"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()} if signed.num_rows else {},
+        {
+            "files": [shard["first"], shard["end"]],
+            **({"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()} if signed.num_rows else {}),
+        },
     )
+
+
+def alone(shard: dict[str, int]) -> list[dict[str, int]]:
+    """A group's files as groups of one: an unreadable file costs no other."""
+    return [{**shard, "first": file, "end": file + 1} for file in range(shard["first"], shard["end"])]
 
 
 def _sign_file(corpus: Corpus, file: int) -> pa.Table:
@@ -146,7 +154,7 @@ def index(shard: dict[str, int], corpus: Corpus) -> ShardOutput:
     bounds = np.searchsorted(documents, starts)
     parts = cut_table(found, bounds.tolist())
 
-    run = corpus.file_of_group("signatures", "keys.run", group)
+    run = corpus.file_of_group(SIGNATURES, "keys.run", group)
     num_parts = corpus.level.num_parts
     rows = read_pairs(corpus.store, run, 0, num_parts)
     rows = rows[~np.isin(rows["second"], documents)]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_jobs.dedup.minhash import Bytes, Offsets, hash_shingles, hash_words, longest_document
+from ray_jobs.files.scripts import unspaced_bits
 
 NUM_BITS = 64
 EXTRA_BLOCKS = 3
@@ -33,7 +34,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 def simhashes(normalised: Bytes, offsets: Offsets, shingle_words: int) -> npt.NDArray[np.uint64]:
     """SimHashes of normalised documents (`minhash.normalise`): uint64 [n]."""
     out = np.empty(len(offsets) - 1, dtype=np.uint64)
-    _simhashes(normalised, offsets, shingle_words, out)
+    _simhashes(normalised, offsets, shingle_words, unspaced_bits(), out)
     return out
 
 
@@ -111,14 +112,16 @@ def _add(one: np.uint64, two: np.uint64, three: np.uint64) -> tuple[np.uint64, n
 
 
 @numba.njit(cache=True)
-def _simhashes(data: Bytes, offsets: Offsets, width: int, out: npt.NDArray[np.uint64]) -> None:  # pragma: no cover
+def _simhashes(
+    data: Bytes, offsets: Offsets, width: int, unspaced: Bytes, out: npt.NDArray[np.uint64]
+) -> None:  # pragma: no cover
     room = longest_document(offsets) // 2 + 2
     words = np.empty(room, dtype=np.uint64)
     shingles = np.empty(room, dtype=np.uint32)
     hashes = np.empty(room + 8, dtype=np.uint64)
     planes = np.empty(NUM_BITS, dtype=np.uint64)
     for document in range(len(offsets) - 1):
-        num_words = hash_words(data, offsets[document], offsets[document + 1], words)
+        num_words = hash_words(data, offsets[document], offsets[document + 1], unspaced, words)
         num_shingles = hash_shingles(words, num_words, width, shingles)
         for i in range(num_shingles):
             hashes[i] = _mixed(np.uint64(shingles[i]) + _GOLDEN)

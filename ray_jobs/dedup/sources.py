@@ -4,7 +4,7 @@ Near-duplicates by template (the same page with another name in it) and mistakes
 empty whole sites, while the corpus as a whole loses little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SOURCES = pa.schema({"source": pa.string(), "documents_in": pa.int64(), "documents_kept": pa.int64()})
+
+# Hosts of a few hundred files: 100 MB.
+ROWS_HELD = 1 << 20
 
 # The authority of a URL (RFC 3986, 3.2) without user and port; the brackets of an IPv6 address are kept.
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]*)"
@@ -48,6 +51,17 @@ def total(tables: Sequence[pa.Table]) -> pa.Table:
     sums = pa.concat_tables(tables).group_by("source").aggregate([("documents_in", "sum"), ("documents_kept", "sum")])
     named = sums.rename_columns({f"{name}_sum": name for name in SOURCES.names[1:]})
     return named.select(SOURCES.names).sort_by("source").cast(SOURCES)
+
+
+def total_each(tables: Iterable[pa.Table]) -> pa.Table:
+    """As `total`, of any number of tables: what is held is as large as the sums, or ROWS_HELD, twice."""
+    sums, held, num_held = SOURCES.empty_table(), list[pa.Table](), 0
+    for table in tables:
+        held.append(table)
+        num_held += table.num_rows
+        if num_held > max(ROWS_HELD, sums.num_rows):
+            sums, held, num_held = total([sums, *held]), [], 0
+    return total([sums, *held])
 
 
 def over_loss(sources: pa.Table, max_loss: float, min_documents: int) -> list[SourceLoss]:

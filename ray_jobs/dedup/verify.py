@@ -5,7 +5,8 @@ Documents are taken in their order. One is dropped if, and only if, some earlier
 - has the same text, by its 128-bit hash (rule "exact"), or
 - has the same URL, by its 128-bit hash ("url"), or
 - shares a band with it, and the Jaccard similarity of their shingle sets is at least the threshold ("minhash"; a
-  document without a word has no set and is near to none), or
+  document without a word has no set and is near to none, whatever the threshold: it is a copy of the first such one,
+  by its empty text), or
 - has a SimHash that differs in few enough bits ("simhash", where the spec asks for it);
 
 it is named a duplicate of the first such document. So every dropped document has a kept one that is truly like it,
@@ -104,9 +105,12 @@ def doubtful_fixed(members: Members, buckets: Buckets, doubt: Doubt, max_bucket:
     """[n] Documents of earlier crawls whose sets are needed: some new document's estimate with them is in doubt."""
     found = np.zeros(len(members.fixed), dtype=np.bool_)
     minhash = slice(buckets.num_minhash)
+    # A document without a word is near to none, and one of an earlier document's text is its copy whatever it is near.
+    compared = has_shingles(members.signed) & ~members.fixed[equal_rows(members.exact)]
     _doubtful_fixed(
         members.signed,
         members.fixed,
+        compared,
         buckets.order[minhash],
         buckets.starts[minhash],
         doubt.least,
@@ -226,6 +230,7 @@ def _num_bits(value: np.uint64) -> int:  # pragma: no cover
 def _doubtful_fixed(
     signed: npt.NDArray[np.uint32],
     fixed: npt.NDArray[np.bool_],
+    compared: npt.NDArray[np.bool_],
     order: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
     least: int,
@@ -235,7 +240,7 @@ def _doubtful_fixed(
 ) -> None:  # pragma: no cover
     num_documents = len(fixed)
     for document in range(num_documents):
-        if fixed[document]:
+        if fixed[document] or not compared[document]:
             continue
         for band in range(order.shape[0]):
             # Fixed documents precede all others, in their bucket too.

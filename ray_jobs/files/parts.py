@@ -119,8 +119,12 @@ def read_tables(store: Store, files: Sequence[OutputFile], part: int, schema: pa
 
 def read_table_each(store: Store, files: Sequence[OutputFile], part: int) -> list[pa.Table | None]:
     """This part of each file; None where it has no rows."""
-    parts = store.concurrently(lambda file: read_parts(store, file, part, part + 1)[0], files)
-    return [pa.ipc.open_stream(data).read_all() if data else None for data in parts]
+
+    def read(file: OutputFile) -> pa.Table | None:
+        data = read_parts(store, file, part, part + 1)[0]
+        return pa.ipc.open_stream(data).read_all() if data else None
+
+    return list(store.concurrently(read, files))
 
 
 def _range(store: Store, file: OutputFile, start: int, length: int) -> bytes:

@@ -4,14 +4,13 @@ As in CCNet (Wenzek et al. 2020; its text_normalizer.py) letters become lower ca
 decomposition) go, every decimal digit becomes 0, marks of Unicode become their ASCII counterparts, and a sentence is a
 line. In CCNet a SentencePiece model cuts the line; here words are what stands between white space, and a punctuation
 mark or symbol is a word of its own, or white space under the choice `ccnet-words`. In scripts written without spaces
-every character is a word. Hangul stays in syllables. What is no valid UTF-8 separates words; control and format
-characters are left out.
+(`ray_jobs.files.scripts`) every character is a word. Hangul stays in syllables. What is no valid UTF-8 separates words;
+control and format characters are left out.
 
 Normalised text has one space between words and a newline after each sentence. There are no empty sentences, where CCNet
 scores an empty line as a sentence's end.
 """
 
-import re
 import unicodedata
 from functools import cache
 from typing import TypeAlias
@@ -23,14 +22,11 @@ import pyarrow as pa
 
 from configs.quality import Tokens
 from ray_jobs.files.columns import text_buffers
+from ray_jobs.files.scripts import HAN_PLANES, UNSPACED
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
-# Thai, Lao, Burmese, Khmer, kana, Han.
-UNSPACED = re.compile(
-    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
 # CCNet's, without its １ (a digit), and with one mark for one: "—" is "-", "．" is ".".
 ASCII_MARKS = dict(
     zip("，。、„”“«»」「《》´∶：？！（）；–—．～’━〈〉【】％►", ',.,"""""""""\'::?!();--.~\'-<>[]%-', strict=True)
@@ -43,9 +39,8 @@ SPACE = ord(" ")
 # What becomes of a character: the table's upper byte. Its lower ones are the character that is written.
 _IN_WORD, _ALONE, _SEPARATES, _ENDS_SENTENCE, _LEFT_OUT = range(5)
 _CHARACTER = (1 << 24) - 1
-_TABLE_END = 0x20000
-"""Beyond stand rare Han characters, each a word as it is, up to _HAN_END; then nothing that is text."""
-_HAN_END = 0x40000
+_TABLE_END, _HAN_END = HAN_PLANES[0], HAN_PLANES[1] + 1
+"""Between them stand rare Han characters, each a word as it is; beyond, nothing that is text."""
 
 
 def normalise(data: Bytes, offsets: Offsets, tokens: Tokens) -> tuple[Bytes, Offsets]:

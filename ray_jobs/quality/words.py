@@ -1,8 +1,8 @@
 """Word lists: which of a list's terms a text holds as whole words, and how much of the text they are.
 
 Text and terms are compared case-folded and in Unicode's form NFC. A term matches where it does not begin or end within
-a word: no letter, digit or mark stands before or behind it. Scripts that are written without spaces (ideographs, kana,
-Thai, Lao, Khmer, Myanmar) set no words apart, so that a term's end in one of them may stand anywhere but before a mark,
+a word: no letter, digit or mark stands before or behind it. Scripts that are written without spaces
+(`ray_jobs.files.scripts`) set no words apart, so that a term's end in one of them may stand anywhere but before a mark,
 which would make its last character another one; behind a Hangul syllable more may follow, since particles are joined to
 their word. White space within a term stands for any run of it.
 
@@ -22,31 +22,17 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ray_jobs.files import scripts
 from ray_jobs.quality.prefilter import Prefilter
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 # Classes of characters.
 APART, SPACE, SPACED, HANGUL, UNSPACED, MARK = 0, 1, 2, 3, 4, 5
-# Scripts without spaces: Thai, Lao; Myanmar; Khmer; kana, ideographs with their extensions and compatibility forms, and
-# half-width kana (Unicode 16, Blocks.txt).
-_UNSPACED_RANGES = (
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),
-    (0x20000, 0x3FFFF),
-)
 _HANGUL_RANGES = ((0x1100, 0x11FF), (0x3130, 0x318F), (0xAC00, 0xD7FF))
 _WHITE = re.compile(r"\s+")
-# Beyond, all characters are taken as apart, but for ideographs.
-_CLASSED = 0x20000
+# Beyond, all characters are taken as apart, but for Han.
+_CLASSED = scripts.HAN_PLANES[0]
 
 
 @cache
@@ -63,9 +49,12 @@ def classes() -> Bytes:
         elif chr(code).isspace():
             table[code] = SPACE
     table[ord("_")] = SPACED
-    for ranges, of_class in ((_UNSPACED_RANGES, UNSPACED), (_HANGUL_RANGES, HANGUL)):
-        for first, last in ranges:
-            table[first : last + 1] = of_class
+    for first, last in _HANGUL_RANGES:
+        table[first : last + 1] = HANGUL
+    for first, last in scripts.RANGES:
+        # Their punctuation and symbols are apart, as any other.
+        codes = [code for code in range(first, last + 1) if unicodedata.category(chr(code))[0] not in "PS"]
+        table[codes] = UNSPACED
     table[marks] = MARK
     return table
 

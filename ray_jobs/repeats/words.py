@@ -1,8 +1,8 @@
 """Words of documents: where each stands and what it hashes to. Compiled loops over the bytes of an Arrow column.
 
 A word is what stands between ASCII white space, byte for byte: case and punctuation count. In scripts written without
-spaces (kana and ideographs U+3000-U+9FFF, Thai, Lao, Myanmar, Khmer) every character is a word. Where words begin
-depends on their own bytes only, so any run of a document's words, taken out, splits into the same words again.
+spaces (`ray_jobs.files.scripts`) every character is a word. Where words begin depends on their own bytes only, so any
+run of a document's words, taken out, splits into the same words again.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from ray_jobs.files.scripts import unspaced_bits, unspaced_length
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
@@ -56,7 +58,7 @@ def split(data: Bytes, documents: Offsets) -> Words:
     offsets = np.zeros(len(documents), dtype=np.int64)
     starts, ends = (np.empty(most, dtype=np.int64) for _ in range(2))
     hashes = np.empty(most, dtype=np.uint64)
-    _split(data, documents, offsets, starts, ends, hashes)
+    _split(data, documents, unspaced_bits(), offsets, starts, ends, hashes)
     return Words(data, starts[: offsets[-1]], ends[: offsets[-1]], offsets, hashes[: offsets[-1]])
 
 
@@ -78,36 +80,26 @@ def mix(value: np.uint64) -> np.uint64:  # pragma: no cover
 
 
 @numba.njit(cache=True, inline="always")
-def _is_unspaced(data: Bytes, i: int, end: int) -> bool:  # pragma: no cover
-    """Whether a character, always of three bytes, of a script written without spaces begins here."""
-    lead = data[i]
-    if lead < 0xE0 or lead > 0xE9 or i + 2 >= end:
-        return False
-    second = data[i + 1]
-    if second & 0xC0 != 0x80 or data[i + 2] & 0xC0 != 0x80:
-        return False  # no UTF-8
-    return bool(
-        lead >= 0xE3  # U+3000-9FFF
-        or (lead == 0xE0 and 0xB8 <= second <= 0xBB)  # Thai U+0E00-0E7F, Lao U+0E80-0EFF
-        or (lead == 0xE1 and (second <= 0x81 or 0x9E <= second <= 0x9F))  # Myanmar U+1000-107F, Khmer U+1780-17FF
-        or (lead == 0xE1 and second == 0x82 and data[i + 2] < 0xA0)  # Myanmar U+1080-109F; Georgian capitals follow
-    )
-
-
-@numba.njit(cache=True, inline="always")
-def _word_end(data: Bytes, start: int, end: int) -> int:  # pragma: no cover
+def _word_end(data: Bytes, start: int, end: int, unspaced: Bytes) -> int:  # pragma: no cover
     """Past the last byte of the word that begins at `start`."""
-    if _is_unspaced(data, start, end):
-        return start + 3
+    length = unspaced_length(data, start, end, unspaced)
+    if length:
+        return start + length
     i = start + 1
-    while i < end and not is_space(data[i]) and not _is_unspaced(data, i, end):
+    while i < end and not is_space(data[i]) and not unspaced_length(data, i, end, unspaced):
         i += 1
     return i
 
 
 @numba.njit(cache=True)
 def _split(
-    data: Bytes, documents: Offsets, offsets: Offsets, starts: Offsets, ends: Offsets, hashes: Hashes
+    data: Bytes,
+    documents: Offsets,
+    unspaced: Bytes,
+    offsets: Offsets,
+    starts: Offsets,
+    ends: Offsets,
+    hashes: Hashes,
 ) -> None:  # pragma: no cover
     word = 0
     for document in range(len(documents) - 1):
@@ -117,7 +109,7 @@ def _split(
                 i += 1
                 continue
             starts[word] = i
-            stop = _word_end(data, i, end)
+            stop = _word_end(data, i, end, unspaced)
             value = _FNV_START
             while i < stop:
                 value = (value ^ np.uint64(data[i])) * _FNV

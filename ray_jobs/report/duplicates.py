@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ray_jobs.report.charts import bar, bar_chart
 from ray_jobs.report.figures import count, masked
-from ray_jobs.report.nodes import Node, Nodes, read_receipts, read_rows, rows_at, spread, texts_of
+from ray_jobs.report.nodes import Node, Nodes, kept_texts, read_receipts, read_rows, rows_at, spread, texts_of
 from ray_jobs.report.page import Section
 
 COMPARED_WORDS = 600
@@ -38,6 +38,8 @@ class Side:
     """(differs, words) in order; empty where the text is not among what the report reads."""
     begins_late: bool
     goes_on: bool
+    gone: str | None
+    """The node of an earlier crawl whose documents the store has no more, where a text may have stood with it."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,26 @@ def _view(nodes: Nodes, node: Node, num_samples: int) -> DuplicatesView | None:
     texts = texts_of(
         nodes.input_with(node, "documents.parquet"), {row[name] for row in chosen for name in ("id", "duplicate_of")}
     )
-    return DuplicatesView(node, [_pair(row, texts) for row in chosen], _clusters(node), _emptied(node))
+    # What was kept stands with this node, or with that of an earlier crawl.
+    kept, gone = kept_texts(node, {row["duplicate_of"] for row in chosen} - texts.keys())
+    pairs = [_pair(row, texts | kept, gone) for row in chosen]
+    return DuplicatesView(node, pairs, _clusters(node), _emptied(node))
 
 
-def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]]) -> Pair:
+def _pair(row: dict[str, Any], texts: dict[str, tuple[str, str]], gone: str | None) -> Pair:
     ids = {"kept": row["duplicate_of"], "dropped": row["id"]}
     words = {role: words_of(texts.get(name, ("", ""))[1]) for role, name in ids.items()}
     parts, start = differences(words["kept"], words["dropped"])
     sides = [
-        Side(role, name, masked(texts.get(name, ("", ""))[0]), part, first > 0, first + SHOWN_WORDS < len(words[role]))
+        Side(
+            role,
+            name,
+            masked(texts.get(name, ("", ""))[0]),
+            part,
+            first > 0,
+            first + SHOWN_WORDS < len(words[role]),
+            gone if role == "kept" else None,
+        )
         for (role, name), part, first in zip(ids.items(), parts, start, strict=True)
     ]
     return Pair(row["rule"], row["similarity"], sides)

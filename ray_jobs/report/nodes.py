@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.checkpoint import Checkpoint, DamagedOutput
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.manifest import Manifest
 from ray_jobs.checkpoint.shards import OutputFile, Receipt
@@ -160,9 +160,43 @@ def texts_of(node: Node | None, ids: set[str]) -> dict[str, tuple[str, str]]:
         table = read_table(node, file, ["id", "url", "text"])
         if not {"id", "url", "text"} <= set(table.column_names):
             continue
-        table = table.filter(pc.is_in(table["id"].cast(pa.string()), wanted))
-        text = table["text"].cast(pa.large_binary())  # not every page's text is sound UTF-8
-        for row in range(table.num_rows):
-            data: bytes = text[row].as_py()
-            found[table["id"][row].as_py()] = (table["url"][row].as_py() or "", data.decode(errors="replace"))
+        found |= _texts_in(table.filter(pc.is_in(table["id"].cast(pa.string()), wanted)))
     return found
+
+
+def kept_texts(node: Node, ids: set[str]) -> tuple[dict[str, tuple[str, str]], str | None]:
+    """id -> (url, text) of documents that a dedup node kept, or one of the earlier crawls that it was compared with.
+
+    Returns:
+        These, and the first of the earlier nodes whose documents are not in the store any more: None where all are, or
+        where those after it have all that was asked for.
+    """
+    from ray_jobs.files.ranges import find_rows
+
+    found: dict[str, tuple[str, str]] = {}
+    checkpoint = node.checkpoint
+    while ids - found.keys():
+        files = checkpoint.files("documents.parquet")
+        try:
+            rows = find_rows(checkpoint.store, files, ["id", "url", "text"], "id", sorted(ids - found.keys()))
+        except DamagedOutput:
+            return found, f"{checkpoint.node} {checkpoint.key[:16]}"
+        found |= _texts_in(rows)
+        earlier = checkpoint.manifest.inputs.get("earlier")
+        if earlier is None:
+            break
+        try:
+            checkpoint = Checkpoint.open(checkpoint.store, earlier.node, earlier.key)
+        except FileNotFoundError:
+            return found, f"{earlier.node} {earlier.key[:16]}" if ids - found.keys() else None
+    return found, None
+
+
+def _texts_in(table: "pa.Table") -> dict[str, tuple[str, str]]:
+    import pyarrow as pa
+
+    text = table["text"].cast(pa.large_binary())  # not every page's text is sound UTF-8
+    return {
+        table["id"][row].as_py(): (table["url"][row].as_py() or "", text[row].as_py().decode(errors="replace"))
+        for row in range(table.num_rows)
+    }

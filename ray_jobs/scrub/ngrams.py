@@ -157,6 +157,7 @@ def _split_all(
     offsets: Numbers,
     kinds: Bytes,
     becomes: npt.NDArray[np.uint16],
+    unspaced: Bytes,
     normal: Bytes,
     hashes: Hashes,
     places: Numbers,
@@ -172,6 +173,7 @@ def _split_all(
             offsets[example + 1],
             kinds,
             becomes,
+            unspaced,
             normal[num_bytes:],
             hashes[num_words:],
             places[num_words:],
@@ -283,6 +285,7 @@ def _find(
     offsets: Numbers,
     kinds: Bytes,
     becomes: npt.NDArray[np.uint16],
+    unspaced: Bytes,
     ngram_words: int,
     min_words: int,
     normal: Bytes,
@@ -299,7 +302,9 @@ def _find(
     """Writes (document, n-gram, start, end) of each match, as far as there is room; returns how many there are."""
     found = 0
     for document in range(len(offsets) - 1):
-        num_words = split(data, offsets[document], offsets[document + 1], kinds, becomes, text, hashes, places)
+        num_words = split(
+            data, offsets[document], offsets[document + 1], kinds, becomes, unspaced, text, hashes, places
+        )
         for width in (ngram_words, min_words):
             if width == 0 or num_words < width:
                 continue

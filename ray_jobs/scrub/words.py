@@ -1,10 +1,10 @@
 """Words as decontamination compares them: lower-case, without punctuation, whatever white space is between them.
 
 A word is what stands between white space, less its punctuation and symbols (Unicode's categories P and S) and invisible
-formatting (Cf). In scripts written without spaces (kana and ideographs, Thai, Lao, Myanmar, Khmer; those of dedup's
-words) every character is a word. Letters are lower-cased one by one, where their lower case is one letter too; bytes
-that are no UTF-8 are letters. The normal form of a text is its words with a space after each: two texts have the same
-words if, and only if, they have the same normal form.
+formatting (Cf). In scripts written without spaces (`ray_jobs.files.scripts`) every character is a word. Letters are
+lower-cased one by one, where their lower case is one letter too; bytes that are no UTF-8 are letters. The normal form
+of a text is its words with a space after each: two texts have the same words if, and only if, they have the same normal
+form.
 """
 
 import unicodedata
@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from ray_jobs.files.scripts import UNSPACED, is_unspaced, unspaced_bits
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -29,16 +31,6 @@ _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 _NUM_CHARACTERS = 0x10000
 _SYMBOLS = (0x1F000, 0x20000)
-_IDEOGRAPHS = (0x20000, 0x40000)
-
-
-def _is_unspaced(code: int) -> bool:
-    return (
-        0x3000 <= code <= 0x9FFF
-        or 0x0E00 <= code <= 0x0EFF  # Thai, Lao
-        or 0x1000 <= code <= 0x109F  # Myanmar
-        or 0x1780 <= code <= 0x17FF  # Khmer
-    )
 
 
 def _kind(character: str) -> int:
@@ -47,17 +39,18 @@ def _kind(character: str) -> int:
     category = unicodedata.category(character)
     if category[0] in "PS" or category == "Cf":
         return _NOTHING
-    return _WORD if _is_unspaced(ord(character)) else _LETTER
+    return _WORD if UNSPACED.match(character) else _LETTER
 
 
 @cache
-def character_tables() -> tuple[Bytes, npt.NDArray[np.uint16]]:
-    """Of each character below U+10000 its kind, and what it becomes. Beyond are emoji, ideographs and rare letters."""
+def character_tables() -> tuple[Bytes, npt.NDArray[np.uint16], Bytes]:
+    """Of each character below U+10000 its kind, and what it becomes; and which are words of their own beyond, where
+    emoji, ideographs and rare letters are."""
     characters = [chr(code) for code in range(_NUM_CHARACTERS)]
     kinds = np.fromiter(map(_kind, characters), np.uint8, _NUM_CHARACTERS)
     lower = [one.lower() for one in characters]
     becomes = [ord(low) if len(low) == 1 else code for code, low in enumerate(lower)]
-    return kinds, np.array(becomes, dtype=np.uint16)
+    return kinds, np.array(becomes, dtype=np.uint16), unspaced_bits()
 
 
 def room_for(num_bytes: int) -> tuple[int, int]:
@@ -108,6 +101,7 @@ def split(
     end: int,
     kinds: Bytes,
     becomes: npt.NDArray[np.uint16],
+    unspaced: Bytes,
     out: Bytes,
     hashes: Hashes,
     places: Numbers,
@@ -115,7 +109,7 @@ def split(
     """The words of data[start:end]; returns their number.
 
     Args:
-        kinds, becomes: `character_tables()`.
+        kinds, becomes, unspaced: `character_tables()`.
         out: their normal form; `room_for(end - start)` says how much room it and the words need.
         hashes: of each word.
         places: of each word, where it begins in `out` and in `data`; after the last, where the next would begin.
@@ -152,10 +146,10 @@ def split(
                 kind = _LETTER
             elif code < _NUM_CHARACTERS:
                 kind = kinds[code]
-            elif _IDEOGRAPHS[0] <= code < _IDEOGRAPHS[1]:
-                kind = _WORD
+            elif _SYMBOLS[0] <= code < _SYMBOLS[1]:
+                kind = _NOTHING
             else:
-                kind = _NOTHING if _SYMBOLS[0] <= code < _SYMBOLS[1] else _LETTER
+                kind = _WORD if is_unspaced(code, unspaced) else _LETTER
         if kind == _NOTHING:
             i += length
             continue

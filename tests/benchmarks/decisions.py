@@ -77,7 +77,10 @@ def decisions_like_datatrove(bench: Bench) -> float:
     """Share of documents that both keep or both drop, by the groups' rules together; the notes have each rule's."""
     file = bench.new_folder() / "texts.jsonl"
     file.write_text("\n".join(map(json.dumps, texts(bench.input))) + "\n")
-    rules, *theirs = map(json.loads, peer_lines(bench, DATATROVE, "peer_datatrove_rules.py", file))
+    from ray_jobs.files.scripts import UNSPACED
+
+    unspaced = UNSPACED.pattern.strip("[]")
+    rules, *theirs = map(json.loads, peer_lines(bench, DATATROVE, "peer_datatrove_rules.py", file, unspaced))
     pairs = list(zip(ours(bench.input), map(set, theirs), strict=True))
     counts = {rule: Counter((rule in mine, rule in other) for mine, other in pairs) for rule in rules}
     together = Counter((not mine.isdisjoint(GROUPS), not other.isdisjoint(GROUPS)) for mine, other in pairs)

@@ -63,7 +63,8 @@ def measure(num_documents: int, folder: Path) -> dict[str, float]:
     store = open_store(folder)
     rows = [FILE_DOCUMENTS] * (num_documents // FILE_DOCUMENTS) + [num_documents % FILE_DOCUMENTS]
     num_parts = parts_for(num_documents * (PLAN.num_bands + 1), ENTRIES_A_PART)
-    level = Level(num_parts=num_parts, file_rows=tuple(rows), groups=tuple(group_files(rows)))
+    groups = tuple(group_files(rows))
+    level = Level(num_parts=num_parts, file_rows=tuple(rows), groups=groups, standing=tuple(range(len(groups))))
     corpus = Corpus(SPEC, PLAN, store, level, ())
     clocks = {name: Clock() for name in ("keys", "edges", "clusters")}
     starts = level.group_starts()

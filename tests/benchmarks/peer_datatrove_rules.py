@@ -1,7 +1,8 @@
 """datatrove's filters over texts, rule by rule: prints the rules, then for each text those that drop it.
 
-Run by decisions.py, in an environment of its own, with a file of texts (a JSON string a line). Each filter is run once
-a rule, with its other rules off, so that every rule is seen on every text and not only on what those before it leave.
+Run by decisions.py, in an environment of its own, with a file of texts (a JSON string a line) and the characters of
+scripts without spaces, each of which is a word. Each filter is run once a rule, with its other rules off, so that every
+rule is seen on every text and not only on what those before it leave.
 
 datatrove's words come from spaCy or nltk, by language. Here `split_into_words` is replaced by the splitter that our
 rules have: what differs then is the rules. For the same reason FineWeb's share of duplicate characters has the paper's
@@ -30,11 +31,7 @@ from datatrove.pipeline.filters import (
 from datatrove.utils.logging import logger
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
-# As ray_jobs.crawl.statistics.UNSPACED: of these scripts each character is a word.
-WORD = re.compile(
-    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-    "|[^\\s\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
-)
+WORD = re.compile(f"[{sys.argv[2]}]|[^\\s{sys.argv[2]}]+")
 BLANK_LINES = re.compile(r"\n\s*\n")
 QUOTATION_MARKS = "\"'”’»」』"
 QUALITY = {

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
-from ray_jobs.crawl.statistics import BULLETS, CLOSING, SENTENCE_ENDS, STOP_WORDS, TERMINAL, UNSPACED, Statistics
+from ray_jobs.crawl.statistics import BULLETS, CLOSING, SENTENCE_ENDS, STOP_WORDS, TERMINAL, Statistics
+from ray_jobs.files.scripts import UNSPACED
 
 
 def reference(data: bytes) -> Statistics:

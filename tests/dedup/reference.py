@@ -1,12 +1,9 @@
 """What the kernels must compute, written the slow way."""
 
-import re
 from collections.abc import Sequence
 
 from ray_jobs.dedup.bands import BandPlan
-
-# Characters that are words: kana and ideographs, Thai, Lao, Myanmar, Khmer.
-_UNSPACED = "[\u3000-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+from ray_jobs.files.scripts import UNSPACED
 
 
 def normalised(text: bytes) -> bytes:
@@ -14,7 +11,7 @@ def normalised(text: bytes) -> bytes:
 
 
 def words(text: bytes) -> list[str]:
-    spaced = re.sub(_UNSPACED, lambda match: f" {match[0]} ", normalised(text).decode("utf-8", "surrogateescape"))
+    spaced = UNSPACED.sub(lambda match: f" {match[0]} ", normalised(text).decode("utf-8", "surrogateescape"))
     return [word for word in spaced.split(" ") if word]
 
 

@@ -58,6 +58,12 @@ def test_keys_of_one_range_are_told_apart_by_the_bits_that_differ() -> None:
     assert sorted(zip(hubs.tolist(), others.tolist(), strict=True)) == [(i, i + 1) for i in range(0, n, 100)]
 
 
+def test_keys_of_one_range_are_sorted_by_the_bits_that_differ() -> None:
+    keys = np.random.default_rng(0).integers(0, 2**24, 200_000, dtype=np.uint64) << np.uint64(24)
+    keys |= np.uint64(0x1234) << np.uint64(48)
+    assert np.array_equal(sort_order(keys, 16), np.argsort(keys, kind="stable"))
+
+
 @settings(deadline=None)
 @given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
 def test_components_are_what_chains_of_edges_connect(graph: tuple[int, list[tuple[int, int]]]) -> None:

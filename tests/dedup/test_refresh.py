@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,9 +12,11 @@ from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.retraction import Retraction, retract
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.cluster.fan_out import read_receipts
 from ray_jobs.dedup import clustering, corpus, minhash
 from ray_jobs.dedup.simhash import distance, simhashes
 from ray_jobs.files.columns import text_buffers
+from ray_jobs.files.parts import read_pairs
 from tests.dedup import reference
 from tests.dedup.corpus import computed, document_table, published, rows
 
@@ -127,6 +130,34 @@ def test_compacted_runs_hold_what_the_runs_held(store: Store, monkeypatch: pytes
     assert not done[2].files("compacted.run"), "just one level has runs of its own again"
 
 
+def test_a_compacted_run_holds_each_range_of_keys_in_its_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one range, of two and of eight become one run of eight."""
+    made = [files[: number + 1] for number, files in enumerate(crawls(5))]
+    monkeypatch.setattr("ray_jobs.dedup.job.MAX_UNCOMPACTED", 2)
+    done = refreshed(store, made[:1])
+    monkeypatch.setattr("ray_jobs.dedup.job.ENTRIES_A_PART", 1500)
+    done = refreshed(store, made[:2])
+    monkeypatch.setattr("ray_jobs.dedup.job.ENTRIES_A_PART", 600)
+    done = refreshed(store, made)
+    assert [corpus.read_level(one).num_parts for one in done] == [1, 2, 8]
+
+    compacted = done[2].files("compacted.run")
+    parts = [read_pairs(store, file, 0, 1) for file in compacted]
+    assert [file.shard for file in compacted] == list(range(8))
+    for number, part in enumerate(parts):
+        assert (part["first"] >> np.uint64(61) == number).all()
+        assert (part["first"][1:] >= part["first"][:-1]).all()
+    runs = [
+        read_pairs(store, file, 0, corpus.read_level(one).num_parts)
+        for one in done
+        for receipt in read_receipts(store, one.manifest.path, "index")
+        for file in receipt.files
+        if file.name == "index.run"
+    ]
+    together = np.concatenate(runs)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.sort(together)) and len(together) > 1000
+
+
 def test_texts_of_earlier_crawls_are_read_where_a_pair_is_in_doubt_only(store: Store) -> None:
     done = refreshed(store, crawls(2))
     read = done[2].manifest.metrics["earlier_texts_read"]
@@ -144,6 +175,27 @@ def test_a_crawl_whose_name_sorts_before_an_earlier_one_is_refused(store: Store)
     made = crawls(1)
     with pytest.raises(ValueError, match="later crawls need names that sort after those of earlier ones"):
         refreshed(store, [made[1], made[0]])
+
+
+@pytest.mark.parametrize("jaccard", [0.8, 0.99])
+def test_pages_without_a_word_are_copies_of_the_first_and_near_to_none(store: Store, jaccard: float) -> None:
+    """At .99 even equal signatures leave a doubt; of pages without a word there is none that a text would settle."""
+    texts = [["", "one page of a few words", "\x00"], [" \n", "another page of other words", "\x00", "\t"]]
+    made = [
+        [with_urls(document_table(one, 0, crawl), [""] * len(one))] for one, crawl in zip(texts, CRAWLS, strict=False)
+    ]
+    many, one = refreshed(store, made, jaccard=jaccard), at_once(store, made, jaccard=jaccard)
+    assert audit(many) == audit(one)
+    first = f"{CRAWLS[0]}/00000/000000000000"
+    nul = f"{CRAWLS[0]}/00000/000000000002"
+    assert [row[1:4] for row in audit(many)] == [
+        *[("kept", None, None)] * 3,
+        ("dropped", "exact", first),
+        ("kept", None, None),
+        ("dropped", "exact", nul),
+        ("dropped", "exact", first),
+    ]
+    assert many[1].manifest.metrics["earlier_texts_read"] == 0, "neither those of copies"
 
 
 def test_a_page_dropped_for_its_url_alone_drops_no_other(store: Store) -> None:

@@ -1,6 +1,8 @@
 """The alarm for sources that deduplication nearly empties."""
 
 import logging
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 from configs.dedup import DedupSpec
 from ray_jobs.checkpoint.store import open_store
-from ray_jobs.dedup.sources import SourceLoss, count_sources, over_loss, total
+from ray_jobs.dedup import sources
+from ray_jobs.dedup.sources import SourceLoss, count_sources, over_loss, total, total_each
 from tests.dedup.corpus import computed, document_table, published, rows
 
 
@@ -39,14 +42,35 @@ def test_counts_of_shards_add_up_whatever_their_order() -> None:
         assert [tuple(row.values()) for row in total(tables).to_pylist()] == expected
 
 
+def test_counts_of_many_shards_are_added_without_holding_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "ROWS_HELD", 20)
+    alive: list[weakref.ref[pa.Table]] = []
+    most = 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal most
+        for shard in range(300):
+            table = counted([f"http://host{(shard * 7 + i) % 50}/" for i in range(5)], [i % 2 == 0 for i in range(5)])
+            alive.append(weakref.ref(table))
+            yield table
+            del table
+            most = max(most, sum(one() is not None for one in alive))
+
+    found = total_each(tables())
+    assert found["documents_in"].to_pylist() == [30] * 50
+    assert found["documents_kept"].to_pylist() == [18] * 50
+    assert most <= 12, "of 5 rows each, beside sums of 50"
+    assert total_each([]).num_rows == 0
+
+
 def test_the_threshold_itself_and_small_sources_raise_no_alarm() -> None:
-    sources = counted(
+    given = counted(
         [f"http://nine/{i}" for i in range(10)] + [f"http://all/{i}" for i in range(10)] + ["http://small/1"],
         [True] + [False] * 9 + [False] * 10 + [False],
     )
-    assert over_loss(sources, 0.9, 10) == [SourceLoss("all", 10, 0)]
-    assert [loss.source for loss in over_loss(sources, 0.85, 1)] == ["all", "small", "nine"]
-    assert over_loss(sources, 1.0, 1) == []
+    assert over_loss(given, 0.9, 10) == [SourceLoss("all", 10, 0)]
+    assert [loss.source for loss in over_loss(given, 0.85, 1)] == ["all", "small", "nine"]
+    assert over_loss(given, 1.0, 1) == []
 
 
 def test_a_site_of_copies_is_named_in_the_log_and_in_the_manifest(

@@ -3,7 +3,8 @@
 import unicodedata
 
 from configs.quality import Tokens
-from ray_jobs.quality.sentences import ASCII_MARKS, UNSPACED
+from ray_jobs.files.scripts import UNSPACED
+from ray_jobs.quality.sentences import ASCII_MARKS
 
 
 def sentences(data: bytes, tokens: Tokens) -> list[list[str]]:

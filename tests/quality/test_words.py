@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.toxicity import MILD_INSULTS
+from ray_jobs.files.scripts import UNSPACED
 from ray_jobs.quality.prefilter import Prefilter
 from ray_jobs.quality.words import Matcher, folded
 
@@ -90,14 +91,13 @@ def term_of(code: int) -> str:
 
 
 # The plain way: regular expressions over the characters, tried from the longest term on at every place.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
 HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff"
 
 
 def kind(character: str) -> str:
     if unicodedata.category(character)[0] == "M":
         return "mark"
-    if re.match(f"[{UNSPACED}]", character):
+    if UNSPACED.match(character) and unicodedata.category(character)[0] not in "PS":
         return "unspaced"
     if re.match(f"[{HANGUL}]", character):
         return "hangul"

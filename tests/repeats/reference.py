@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-UNSPACED = (range(0x3000, 0xA000), range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0x1780, 0x1800))
+from ray_jobs.files.scripts import UNSPACED
+
 Place = tuple[int, int]
 
 
@@ -17,7 +18,7 @@ def words_of(text: str) -> list[str]:
     for run in re.split(r"[ \t\n\v\f\r]+", text):
         word = ""
         for character in run:
-            if any(ord(character) in block for block in UNSPACED):
+            if UNSPACED.match(character):
                 words += [word] * bool(word) + [character]
                 word = ""
             else:

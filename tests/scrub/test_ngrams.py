@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_jobs.dedup import minhash
+from ray_jobs.files.scripts import UNSPACED
 from ray_jobs.scrub import words
 from ray_jobs.scrub.ngrams import NgramIndex, find_matches, index_examples
 
@@ -23,7 +23,7 @@ def plain_words(text: bytes) -> list[str]:
             found.append("")
         elif category[0] in "PS" or category == "Cf":
             continue
-        elif words._is_unspaced(ord(character)) or 0x20000 <= ord(character) < 0x40000:
+        elif UNSPACED.match(character):
             found += [character, ""]
         else:
             found[-1] += character.lower() if len(character.lower()) == 1 else character
@@ -65,11 +65,6 @@ def test_every_character_is_what_unicode_says() -> None:
             codes = [code for code in codes if unicodedata.category(chr(code)) in {"So", "Lo"} and code >= 0x1F000]
         text = "x".join(map(chr, codes)).encode()
         assert split(text) == plain_words(text), hex(first)
-
-
-def test_scripts_without_spaces_are_those_of_dedup() -> None:
-    for code in range(0x800, 0xD800):
-        assert words._is_unspaced(code) == minhash._is_unspaced.py_func(*chr(code).encode()), hex(code)
 
 
 def ngrams(text: bytes, size: int) -> set[tuple[str, ...]]:

@@ -5,11 +5,9 @@ import pyarrow as pa
 import pytest
 
 from ray_jobs.checkpoint.checkpoint import DamagedOutput
-from ray_jobs.checkpoint.retraction import normalised_url
 from ray_jobs.checkpoint.shards import File, OutputFile
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.dedup.ranges import read_rows, searchable_file
-from ray_jobs.dedup.urls import url_hashes
+from ray_jobs.files.ranges import find_rows, read_rows, searchable_file
 
 
 @pytest.fixture
@@ -47,23 +45,16 @@ def test_a_flipped_bit_in_a_page_is_found(store: Store) -> None:
         read_rows(store, stored(store, File(bytes(data))), ["id", "text"], "id", ["050"])
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "equal"),
-    [
-        ("HTTP://Example.ORG:80", "http://example.org/", True),
-        ("https://example.org:443/a?b=C#d", "https://example.org/a?b=C", True),
-        ("https://User@example.org/", "https://user@example.org/", False),
-        ("https://example.org/A", "https://example.org/a", False),
-        ("https://example.org:80/", "https://example.org/", False),
-        ("http://example.org/a?b=1", "http://example.org/a?b=2", False),
-        ("http://example.org/a", "https://example.org/a", False),
-        ("urn:isbn:1#x", "urn:isbn:1", True),
-    ],
-)
-def test_urls_are_the_same_where_normalisation_changes_no_meaning(one: str, other: str, equal: bool) -> None:
-    assert (normalised_url(one) == normalised_url(other)) is equal
-
-
-def test_a_document_without_a_url_has_no_hash() -> None:
-    hashes = url_hashes(pa.chunked_array([["http://a/", "", None]]))
-    assert hashes.any(axis=1).tolist() == [True, False, False]
+def test_rows_are_found_in_the_file_that_holds_them_and_few_others_are_opened(store: Store) -> None:
+    tables = [pa.table({"id": [f"{n:03d}/{i:04d}" for i in range(1, 2500)], "n": [n] * 2499}) for n in range(40)]
+    tables[7] = tables[7][:0]
+    files = [stored(store, searchable_file(table), f"file{n}") for n, table in enumerate(tables)]
+    opened: set[str] = set()
+    plain = store.get_range
+    store.get_range = lambda path, start, length: opened.add(path) or plain(path, start, length)  # type: ignore[method-assign]
+    wanted = ["005/0001", "005/2499", "030/1024", "030/0000", "007/0001", "", "zzz"]
+    found = find_rows(store, files, ["id", "n"], "id", wanted)
+    pairs = sorted(zip(found["id"].to_pylist(), found["n"].to_pylist(), strict=True))
+    assert pairs == [("005/0001", 5), ("005/2499", 5), ("030/1024", 30)]
+    assert len(opened) < 20
+    assert find_rows(store, [], ["id"], "id", wanted).num_rows == 0
