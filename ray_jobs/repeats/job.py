@@ -132,7 +132,7 @@ def _complete(context: Context, stage: str, receipts: list[Receipt], num_shards:
 
 def hash_file(shard: dict[str, int], context: Context) -> ShardOutput:
     """The distinct hashes of one input file, by ranges, and the windows that it repeats itself."""
-    from ray_jobs.repeats import units, windows, words
+    from ray_jobs.repeats import suffix_array, units, windows, words
     from ray_jobs.repeats.sharing import WINDOWS, distinct_units, own_units
 
     spec = context.spec
@@ -144,7 +144,10 @@ def hash_file(shard: dict[str, int], context: Context) -> ShardOutput:
     counters = {"documents": len(offsets) - 1, "words": len(split)}
     if spec.min_repeated_words is not None:
         hashes = windows.window_hashes(split, spec.min_repeated_words)
-        first = windows.first_places(split, hashes, spec.min_repeated_words)
+        if spec.within_files == "suffix-array":
+            first = suffix_array.first_places(split, spec.min_repeated_words)
+        else:
+            first = windows.first_places(split, hashes, spec.min_repeated_words)
         is_first = first == np.arange(len(first))
         distinct, again = np.flatnonzero(is_first), np.flatnonzero((first >= 0) & ~is_first)
         files[WINDOWS_FILE] = context.by_range(pa.table([hashes[distinct], distinct], schema=WINDOWS))

@@ -78,6 +78,19 @@ def mix(value: np.uint64) -> np.uint64:  # pragma: no cover
 
 
 @numba.njit(cache=True, inline="always")
+def equal(
+    data: Bytes, start: int, end: int, other: Bytes, other_start: int, other_end: int
+) -> bool:  # pragma: no cover
+    """Whether two words, given by their first bytes and past their last, are the same."""
+    if end - start != other_end - other_start:
+        return False
+    i = 0
+    while start + i < end and data[start + i] == other[other_start + i]:
+        i += 1
+    return start + i == end
+
+
+@numba.njit(cache=True, inline="always")
 def _is_unspaced(data: Bytes, i: int, end: int) -> bool:  # pragma: no cover
     """Whether a character, always of three bytes, of a script written without spaces begins here."""
     lead = data[i]

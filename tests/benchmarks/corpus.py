@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from configs.crawl import FilterSpec
+    from ray_jobs.repeats.words import Words
 
 DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 PEER_PAGES = 400  # of the debian crawl: what datatrove reads in 10 s
@@ -267,6 +268,34 @@ def repeats_mb_per_s_core(bench: Bench) -> float:
         "words_kept_share": round(counters["words_kept"] / counters["words_in"], 3),
     }
     return counters["text_bytes_in"] / 1e6 / seconds()
+
+
+@figure("MB/s")
+def repeats_by_windows_mb_per_s_core(bench: Bench) -> float:
+    """First places of windows of 50 words in one file, from its words."""
+    from ray_jobs.repeats import windows
+
+    words = words_of_main_texts(bench)
+    with processor_time() as seconds:
+        windows.first_places(words, windows.window_hashes(words, 50), 50)
+    return len(words.data) / 1e6 / seconds()
+
+
+@figure("MB/s")
+def repeats_by_suffix_array_mb_per_s_core(bench: Bench) -> float:
+    """The same places by a suffix array."""
+    from ray_jobs.repeats import suffix_array
+
+    words = words_of_main_texts(bench)
+    with processor_time() as seconds:
+        suffix_array.first_places(words, 50)
+    return len(words.data) / 1e6 / seconds()
+
+
+def words_of_main_texts(bench: Bench) -> "Words":
+    from ray_jobs.repeats.words import split
+
+    return split(*text_buffers(main_texts(bench.input)))
 
 
 def minhash_of_peer(bench: Bench, requirements: tuple[str, ...], script: str) -> float:
