@@ -40,8 +40,10 @@ def first_places(words: Words, hashes: Hashes, num_words: int) -> npt.NDArray[np
         return first
     first[places] = places
     bits = max(1, (len(words) - 1).bit_length())
-    packed = hashes[places] & ~np.uint64((1 << bits) - 1)
-    packed |= places.astype(np.uint64)
+    packed = hashes[places]
+    packed &= ~np.uint64((1 << bits) - 1)
+    packed |= places.view(np.uint64)
+    del places  # a word's 8 bytes are more than those of its text
     packed.sort()
     _first_of_equal(packed, bits, hashes, first)
     _compare(words.data, words.starts, words.ends, words.offsets, num_words, first)
@@ -60,7 +62,7 @@ def covered(repeats: npt.NDArray[np.bool_], num_words: int) -> npt.NDArray[np.bo
     edges = np.zeros(len(repeats) + num_words, dtype=np.int32)
     edges[: len(repeats)] += repeats
     edges[num_words:] -= repeats
-    return np.cumsum(edges)[: len(repeats)] > 0
+    return np.cumsum(edges, out=edges)[: len(repeats)] > 0
 
 
 @numba.njit(cache=True)
