@@ -103,9 +103,7 @@ def split_table(table: pa.Table, addresses: npt.NDArray[np.integer[Any]], num_pa
     return parted_file(parts, table.num_rows)
 
 
-def _table_part(
-    table: pa.Table, start: int, end: int, order: npt.NDArray[np.integer[Any]] | None = None
-) -> memoryview:
+def _table_part(table: pa.Table, start: int, end: int, order: npt.NDArray[np.integer[Any]] | None = None) -> memoryview:
     """Rows `start` to `end` of the table, as it is or in that order; nothing where there are none."""
     if start == end:
         return memoryview(b"")
