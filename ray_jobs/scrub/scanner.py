@@ -47,7 +47,7 @@ class Scanner:
 
 
 def with_free(spans: list[Span], later: list[Span]) -> list[Span]:
-    """The spans and those later ones that overlap none of them, in order; both lists are, and overlap nothing within."""
+    """The spans and those later ones that overlap none of them, in order, as both lists are."""
     if not spans or not later:
         return spans or later
     free = []
