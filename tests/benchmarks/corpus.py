@@ -375,6 +375,25 @@ def pii_mb_per_s(bench: Bench) -> float:
     return megabytes / seconds()
 
 
+@figure("MB/s")
+def pii_dense_mb_per_s(bench: Bench) -> float:
+    """The same in lists of people, where every line is an e-mail address and a phone number: the worst that text is."""
+    import pyarrow as pa
+
+    from configs.scrub import ScrubSpec
+    from ray_jobs.scrub.replace import scrub_column
+    from ray_jobs.scrub.scanner import scanner
+
+    lines = [f"person{i}@example{i % 977}.org, +49 30 {i:07}" for i in range(50_000)]
+    texts = pa.chunked_array([pa.array(["\n".join(lines[i : i + 100]) for i in range(0, len(lines), 100)])])
+    with processor_time() as seconds:
+        scrubbed = scrub_column(texts, scanner(ScrubSpec().replace))
+    elapsed = seconds()
+    replaced = sum(count.total() for count in scrubbed.counts)
+    bench.notes |= {"replaced": replaced, "replaced_per_s": round(replaced / elapsed)}
+    return text_megabytes(texts) / elapsed
+
+
 @figure("MB/s", target="≥ 100 × decontamination_mb_per_s_core_datatrove")
 def decontamination_mb_per_s_core(bench: Bench) -> float:
     """Looking for the 13-grams of GSM8K's questions and answers in real main text."""
