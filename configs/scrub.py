@@ -20,7 +20,12 @@ class Decontamination(Spec):
     """Examples of fewer words than an n-gram are looked for as a whole, if they have at least so many."""
     max_documents: int | None = Field(default=10, ge=1)
     """n-grams in more documents than so many are common phrases or boilerplate, and no sign of contamination; so are
-    those of an example of which the crawl holds more copies. None counts all n-grams."""
+    those of an example of which the crawl holds more copies. None counts all n-grams.
+
+    Documents are counted over all shards of this node's input, which its key holds: a run that goes on after a failure
+    counts the same. A crawl that is added has a node of its own and changes nothing of those before it. But an n-gram
+    that each crawl holds less often than all of them together counts in each: scrubbed apart, crawls lose all that they
+    would lose as one, and may lose more. With None, or within one crawl, there is no difference."""
     action: Literal["drop", "cut"] = "drop"
     """`cut` takes out the n-gram and 200 characters on both sides, and drops documents that fall into more than 10
     pieces; pieces under 200 characters go, the others stay as paragraphs of one document."""

@@ -70,10 +70,12 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool
 
     Args:
         refresh: look at external inputs anew instead of reusing their pins.
-        offline: where an external input cannot be reached, plan without keys instead of raising.
+        offline: where an external input cannot be reached, or is made of packages that are not installed here, plan
+            without keys instead of raising.
 
     Raises:
         ConnectionError: an external input is not pinned yet and cannot be reached.
+        ModuleNotFoundError: a package that it is made of is not installed here.
     """
     last_run = last_run_of(store, recipe.name)
     planned: dict[str, PlannedNode] = {}
@@ -83,7 +85,7 @@ def make_plan(recipe: Recipe, store: Store, refresh: bool = False, offline: bool
             continue
         try:
             spec = _spec_of(node, store, refresh)
-        except ConnectionError as error:
+        except (ConnectionError, ModuleNotFoundError) as error:
             if not offline:
                 raise
             planned[node.name] = _unpinned(node, f"cannot be pinned from here: {error}")

@@ -29,7 +29,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def installed_versions() -> dict[str, str]:
-    """Raises ValueError where a package is not installed."""
+    """Raises NotInstalled where a package is missing."""
     versions = versions_of(PACKAGES, "the reference corpus python_documentation")
     # What follows the plus is the build's, such as torch's for CPUs or for GPUs: its docstrings are the same.
     release = {name: version.partition("+")[0] for name, version in versions.items()}

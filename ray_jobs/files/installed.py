@@ -20,6 +20,10 @@ from ray_jobs.cluster.fan_out import UserError
 _LEFT_OUT = frozenset({"antigravity", "this", "idlelib", "lib2to3", "turtledemo", "test", "tests", "testing", "vendor"})
 
 
+class NotInstalled(ValueError, ModuleNotFoundError):
+    """A package whose files are read is not here, so what is made of them has no version and no key."""
+
+
 def python_version() -> str:
     return platform.python_version()
 
@@ -31,14 +35,16 @@ def versions_of(packages: Iterable[str], reader: str) -> dict[str, str]:
         reader: what reads them, for the error.
 
     Raises:
-        ValueError: a package is not installed.
+        NotInstalled: of those that are not, all are named.
     """
-    versions = {}
+    versions, missing = {}, []
     for package in packages:
         try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError as error:
-            raise ValueError(f"{reader} reads {package}, which is not installed: pip install {package}") from error
+            versions[package] = importlib.metadata.version(package)  # of its metadata: nothing is imported
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        raise NotInstalled(f"{reader} reads {', '.join(missing)}, not installed here: pip install {' '.join(missing)}")
     return versions
 
 

@@ -21,6 +21,7 @@ from ray_jobs.checkpoint.store import Store
 
 _ENTRY = np.dtype([("end", "<u8"), ("xxh3", "<u8")])
 _MAGIC = int.from_bytes(b"HRPARTS1", "little")
+BATCH_ROWS = 1 << 20
 PAIR = np.dtype([("first", "<u8"), ("second", "<u8")])
 
 
@@ -88,27 +89,32 @@ def read_pairs(store: Store, file: OutputFile, first: int, end: int) -> npt.NDAr
     return np.frombuffer(b"".join(read_parts(store, file, first, end)), dtype=PAIR)
 
 
-def cut_table(table: pa.Table, bounds: Sequence[int]) -> list[bytes]:
+def cut_table(table: pa.Table, bounds: Sequence[int]) -> list[memoryview]:
     """The table's rows between each two of the ascending bounds, as parts for `read_tables`."""
-    return [_table_part(table.slice(start, end - start)) for start, end in itertools.pairwise(bounds)]
+    return [_table_part(table, start, end) for start, end in itertools.pairwise(bounds)]
 
 
 def split_table(table: pa.Table, addresses: npt.NDArray[np.integer[Any]], num_parts: int) -> File:
     """A file with each row of the table in the part of its address, in the order they had."""
     order = np.argsort(addresses, kind="stable")
-    bounds = np.searchsorted(addresses[order], np.arange(num_parts + 1))
+    bounds = np.searchsorted(addresses, np.arange(num_parts + 1), sorter=order).tolist()
     assert bounds[-1] - bounds[0] == len(order), f"every address is one of {num_parts}"
-    return parted_file(cut_table(table.take(pa.array(order)), bounds.tolist()), table.num_rows)
+    parts = [_table_part(table, start, end, order) for start, end in itertools.pairwise(bounds)]
+    return parted_file(parts, table.num_rows)
 
 
-def _table_part(table: pa.Table) -> bytes:
-    """Nothing for a table without rows."""
-    if not table.num_rows:
-        return b""
+def _table_part(table: pa.Table, start: int, end: int, order: npt.NDArray[np.integer[Any]] | None = None) -> memoryview:
+    """Rows `start` to `end` of the table, as it is or in that order; nothing where there are none."""
+    if start == end:
+        return memoryview(b"")
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+        # A batch at a time, or the rows in order and what is compressed of them would stand in memory twice more.
+        for first in range(start, end, BATCH_ROWS):
+            last = min(first + BATCH_ROWS, end)
+            batch = table.slice(first, last - first) if order is None else table.take(pa.array(order[first:last]))
+            writer.write_table(batch)
+    return memoryview(sink.getvalue())
 
 
 def read_tables(store: Store, files: Sequence[OutputFile], part: int, schema: pa.Schema) -> pa.Table:

@@ -31,6 +31,9 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 APART, SPACE, SPACED, HANGUL, UNSPACED, MARK = 0, 1, 2, 3, 4, 5
 _HANGUL_RANGES = ((0x1100, 0x11FF), (0x3130, 0x318F), (0xAC00, 0xD7FF))
 _WHITE = re.compile(r"\s+")
+_ASCII = re.compile(rb"[\x00-\x7f]")
+FOLDED_AT_ONCE = 1 << 20
+"""Bytes at least, of a text that is not ASCII."""
 # Beyond, all characters are taken as apart, but for Han.
 _CLASSED = scripts.HAN_PLANES[0]
 
@@ -63,6 +66,18 @@ def folded(text: bytes) -> bytes:
     """The form in which texts and terms are compared, as sound UTF-8."""
     if text.isascii():
         return text.lower()
+    # In pieces, for characters take up to four bytes in Python's strings, of which folding makes several. An ASCII
+    # character neither joins with what stands before it nor depends on it.
+    pieces, start = [], 0
+    while start < len(text):
+        cut = _ASCII.search(text, start + FOLDED_AT_ONCE)
+        end = cut.start() if cut else len(text)
+        pieces.append(_folded(text[start:end]))
+        start = end
+    return b"".join(pieces)
+
+
+def _folded(text: bytes) -> bytes:
     # Of I and i with and without a dot, which Turkish tells apart and Unicode's folding leaves apart, one is made.
     same = text.decode(errors="replace").casefold().replace("ı", "i").replace("i\u0307", "i")
     return unicodedata.normalize("NFC", same).encode()

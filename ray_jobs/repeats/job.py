@@ -12,7 +12,7 @@ file are numbers of words.
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.files.columns import text_buffers
 from ray_jobs.files.parts import read_table_each, read_tables, split_table
+
+if TYPE_CHECKING:
+    from ray_jobs.repeats.words import Words
 
 # Stored bytes of input for one range of hashes. Text compresses to a third and a word takes 6 bytes: 16 million
 # windows, which take 1 GB while they are sorted.
@@ -80,9 +83,10 @@ class Context:
 
     def by_range(self, table: pa.Table) -> File:
         """The table's rows, addressed to the ranges of their hashes."""
-        upper = table["hash"].to_numpy() >> np.uint64(32)
-        addresses = (upper * np.uint64(self.num_ranges) >> np.uint64(32)).astype(np.int64)
-        return split_table(table, addresses, self.num_ranges)
+        addresses = table["hash"].to_numpy() >> np.uint64(32)
+        addresses *= np.uint64(self.num_ranges)
+        addresses >>= np.uint64(32)
+        return split_table(table, addresses.astype(np.int32), self.num_ranges)
 
 
 def run(spec: RepeatsSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
@@ -132,25 +136,43 @@ def _complete(context: Context, stage: str, receipts: list[Receipt], num_shards:
 
 def hash_file(shard: dict[str, int], context: Context) -> ShardOutput:
     """The distinct hashes of one input file, by ranges, and the windows that it repeats itself."""
-    from ray_jobs.repeats import units, windows, words
-    from ray_jobs.repeats.sharing import WINDOWS, distinct_units, own_units
+    from ray_jobs.repeats import units, words
+    from ray_jobs.repeats.sharing import distinct_units, own_units
 
     spec = context.spec
     text = context.read(context.documents[shard["input"]], ["text"])["text"]
-    data, offsets = text_buffers(text)
-    split = words.split(data, offsets)
+    split = words.split(*text_buffers(text))
     own = own_units(units.find_units(text, context.unit_kinds, spec.min_characters), split)
+    counters = {"documents": len(text), "words": len(split)}
+    distinct, within = _file_windows(split, spec)
+    # What is put in order from here on would stand in memory beside the text and its words.
+    del text, split
     files = {UNITS_FILE: context.by_range(distinct_units(own)), "units.parquet": parquet_file(own)}
-    counters = {"documents": len(offsets) - 1, "words": len(split)}
     if spec.min_repeated_words is not None:
-        hashes = windows.window_hashes(split, spec.min_repeated_words)
-        first = windows.first_places(split, hashes, spec.min_repeated_words)
-        is_first = first == np.arange(len(first))
-        distinct, again = np.flatnonzero(is_first), np.flatnonzero((first >= 0) & ~is_first)
-        files[WINDOWS_FILE] = context.by_range(pa.table([hashes[distinct], distinct], schema=WINDOWS))
-        files["within.parquet"] = parquet_file(pa.table({"word": again, "first": first[again]}))
-        counters |= {"windows": len(distinct), "windows_within": len(again)}
+        files[WINDOWS_FILE] = context.by_range(distinct)
+        files["within.parquet"] = parquet_file(within)
+        counters |= {"windows": distinct.num_rows, "windows_within": within.num_rows}
     return ShardOutput(files, counters)
+
+
+def _file_windows(split: "Words", spec: RepeatsSpec) -> tuple[pa.Table, pa.Table]:
+    """WINDOWS of one file, each hash once, and the windows (word, first) that stand at an earlier place in it."""
+    from ray_jobs.repeats import suffix_array, windows
+    from ray_jobs.repeats.sharing import WINDOWS
+
+    if spec.min_repeated_words is None:
+        return WINDOWS.empty_table(), pa.table({})
+    hashes = windows.window_hashes(split, spec.min_repeated_words)
+    if spec.within_files == "suffix-array":
+        first = suffix_array.first_places(split, spec.min_repeated_words)
+    else:
+        first = windows.first_places(split, hashes, spec.min_repeated_words)
+    is_first = first == np.arange(len(first))
+    distinct, again = np.flatnonzero(is_first), np.flatnonzero((first >= 0) & ~is_first)
+    return (
+        pa.table([hashes[distinct], distinct], schema=WINDOWS),
+        pa.table({"word": again, "first": first[again]}),
+    )
 
 
 def share(shard: dict[str, int], context: Context) -> ShardOutput:

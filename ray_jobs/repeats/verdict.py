@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -80,9 +81,7 @@ def mark_substrings(words: Words, num_words: int, within: pa.Table, quotes: pa.T
     repeats[quoted >= 0] = True
 
     again, first = within["word"].to_numpy(), within["first"].to_numpy()
-    own, first_document = words.document_of(again), words.document_of(first)
-    quoted[again] = quoted[first]
-    repeats[again] = (quoted[first] >= 0) | (first_document != own) | (again - first >= num_words)
+    _follow(again, first, words.offsets, num_words, quoted, repeats)
     marks.words = covered(repeats, num_words)
 
     begins = marks.words.copy()
@@ -90,16 +89,40 @@ def mark_substrings(words: Words, num_words: int, within: pa.Table, quotes: pa.T
     inner = words.offsets[:-1][np.diff(words.offsets) > 0]
     begins[inner] = marks.words[inner]  # a run ends with its document
     marks.pieces = np.bincount(words.document_of(np.flatnonzero(begins)), minlength=len(marks.pieces))
-    places = np.flatnonzero(repeats)
-    found, firsts = np.unique(words.document_of(places), return_index=True)
-    marks.first_words[found] = places[firsts]
-    for document, place in zip(found.tolist(), places[firsts].tolist(), strict=True):
+    _first_marked(repeats, words.offsets, marks.first_words)
+    for document in np.flatnonzero(marks.first_words < len(words)).tolist():
+        place = int(marks.first_words[document])
         row = int(quoted[place])
         if row >= 0:
             marks.sources[document] = quotes["source_id"][row].as_py()
         else:
-            marks.sources[document] = ids[first_document[np.searchsorted(again, place)]]
+            source = first[np.searchsorted(again, place)]
+            marks.sources[document] = ids[int(np.searchsorted(words.offsets, source, side="right")) - 1]
     return marks
+
+
+@numba.njit(cache=True)
+def _follow(
+    again: Offsets, first: Offsets, offsets: Offsets, num_words: int, quoted: Offsets, repeats: npt.NDArray[np.bool_]
+) -> None:  # pragma: no cover
+    """Marks the windows of `within` in `repeats`, and in `quoted` what their first places are quoted from."""
+    document = 0
+    for row in range(len(again)):
+        word, earlier = again[row], first[row]
+        while offsets[document + 1] <= word:
+            document += 1
+        quoted[word] = quoted[earlier]
+        repeats[word] = quoted[word] >= 0 or earlier < offsets[document] or word - earlier >= num_words
+
+
+@numba.njit(cache=True)
+def _first_marked(marked: npt.NDArray[np.bool_], offsets: Offsets, out: Offsets) -> None:  # pragma: no cover
+    """Writes the first marked word of each document that has one."""
+    for document in range(len(offsets) - 1):
+        for word in range(offsets[document], offsets[document + 1]):
+            if marked[word]:
+                out[document] = word
+                break
 
 
 def _equal_windows(words: Words, start: int, windows: int, text: bytes, num_words: int) -> list[slice]:

@@ -9,17 +9,16 @@ et al. (2022), for all substrings of n words or more, with the first occurrence 
 
 **The method.** A window's 64-bit hash is a polynomial in its words' hashes, updated from word to word. Equal hashes are
 found by one sort of integers that hold the hash's upper bits and the place; equality is then decided by the words, so a
-collision keeps text and never cuts. A suffix array, as Lee et al. use, finds the same windows (a test compares them),
-but takes longer: libdivsufsort and the longest common prefixes 2.5 s for 20 MB of manuals, hashes 0.6 s with the
-splitting into words. And it does not reach beyond the group of files that it holds in memory, while hashes of all
-files meet by ranges.
+collision keeps text and never cuts. Hashes of all files meet by ranges, so this finds repeats across files; within one
+it is the default. `suffix_array.py` finds the same first places within a file: on 55 MB of manuals in 30 languages it
+takes 2.1 s of processor time and 5.5 bytes a byte of text, this 0.8 s and 5.8.
 """
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.repeats.words import Bytes, Hashes, Offsets, Words, mix
+from ray_jobs.repeats.words import Bytes, Hashes, Offsets, Words, equal, mix
 
 # Odd, so that it has an inverse modulo 2^64: a 64-bit constant of xxHash64 (Collet).
 _STEP = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -41,8 +40,10 @@ def first_places(words: Words, hashes: Hashes, num_words: int) -> npt.NDArray[np
         return first
     first[places] = places
     bits = max(1, (len(words) - 1).bit_length())
-    packed = hashes[places] & ~np.uint64((1 << bits) - 1)
-    packed |= places.astype(np.uint64)
+    packed = hashes[places]
+    packed &= ~np.uint64((1 << bits) - 1)
+    packed |= places.view(np.uint64)
+    del places  # a word's 8 bytes are more than those of its text
     packed.sort()
     _first_of_equal(packed, bits, hashes, first)
     _compare(words.data, words.starts, words.ends, words.offsets, num_words, first)
@@ -61,7 +62,7 @@ def covered(repeats: npt.NDArray[np.bool_], num_words: int) -> npt.NDArray[np.bo
     edges = np.zeros(len(repeats) + num_words, dtype=np.int32)
     edges[: len(repeats)] += repeats
     edges[num_words:] -= repeats
-    return np.cumsum(edges)[: len(repeats)] > 0
+    return np.cumsum(edges, out=edges)[: len(repeats)] > 0
 
 
 @numba.njit(cache=True)
@@ -99,18 +100,6 @@ def _first_of_equal(packed: Hashes, bits: int, hashes: Hashes, first: Offsets) -
                 break
 
 
-@numba.njit(cache=True, inline="always")
-def _equal(
-    data: Bytes, start: int, end: int, other: Bytes, other_start: int, other_end: int
-) -> bool:  # pragma: no cover
-    if end - start != other_end - other_start:
-        return False
-    i = 0
-    while start + i < end and data[start + i] == other[other_start + i]:
-        i += 1
-    return start + i == end
-
-
 @numba.njit(cache=True)
 def _compare(
     data: Bytes, starts: Offsets, ends: Offsets, offsets: Offsets, num_words: int, first: Offsets
@@ -126,7 +115,7 @@ def _compare(
             # Words before `compared` are known to equal those `shift` words before them.
             for word in range(max(i, compared), i + num_words):
                 earlier = word - shift
-                if not _equal(data, starts[word], ends[word], data, starts[earlier], ends[earlier]):
+                if not equal(data, starts[word], ends[word], data, starts[earlier], ends[earlier]):
                     first[i], shift = i, np.int64(-1)
                     break
                 compared = word + 1
@@ -144,6 +133,6 @@ def _agreement(
     num_words: int,
 ) -> int:  # pragma: no cover
     for i in range(min(num_words, len(starts) - start)):
-        if not _equal(data, starts[start + i], ends[start + i], other, other_starts[i], other_ends[i]):
+        if not equal(data, starts[start + i], ends[start + i], other, other_starts[i], other_ends[i]):
             return i
     return min(num_words, len(starts) - start)

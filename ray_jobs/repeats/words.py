@@ -80,6 +80,19 @@ def mix(value: np.uint64) -> np.uint64:  # pragma: no cover
 
 
 @numba.njit(cache=True, inline="always")
+def equal(
+    data: Bytes, start: int, end: int, other: Bytes, other_start: int, other_end: int
+) -> bool:  # pragma: no cover
+    """Whether two words, given by their first bytes and past their last, are the same."""
+    if end - start != other_end - other_start:
+        return False
+    i = 0
+    while start + i < end and data[start + i] == other[other_start + i]:
+        i += 1
+    return start + i == end
+
+
+@numba.njit(cache=True, inline="always")
 def _word_end(data: Bytes, start: int, end: int, unspaced: Bytes) -> int:  # pragma: no cover
     """Past the last byte of the word that begins at `start`."""
     length = unspaced_length(data, start, end, unspaced)

@@ -3,7 +3,8 @@
     matches   a shard for every input file: where its documents hold n-grams of examples
     common    one shard: n-grams that so many documents hold that they are no sign of anything
 
-The verdict on a document follows from its own matches and the common n-grams; it is found in stage `documents`.
+The verdict on a document follows from its own matches and the common n-grams; it is found in stage `documents`. So it
+depends on the other files of this node's input, by way of `common` alone, and on nothing outside it.
 """
 
 from collections import Counter, defaultdict

@@ -87,7 +87,7 @@ def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
     spec, kinds = context.spec, kinds_of(context.spec)
     more = names_of(spec.names, table["language"].to_pylist()) if spec.names else None
     scrubbed = scrub_column(table["text"], scanner(spec.replace), more)
-    counts = [Counter(span.kind for span in spans) for spans in scrubbed.spans]
+    counts = scrubbed.counts
     audited = [*PLACEHOLDERS, *(spec.names.replace if spec.names else ())]
     column = table.schema.get_field_index("text")
     replaced = table.set_column(column, pa.field("text", pa.large_string()), scrubbed.text)
@@ -111,7 +111,7 @@ def scrub(shard: dict[str, int], context: Context) -> ShardOutput:
             "documents_cut": len(verdicts) - len(dropped),
             **{f"contaminated.{name}": sets[name] for name in sorted(sets)},
         },
-        {"samples": samples(table["id"], scrubbed.text, scrubbed.spans)},
+        {"samples": samples(table["id"], scrubbed.text, scrubbed.first)},
     )
 
 
@@ -142,12 +142,11 @@ def audit(
     )
 
 
-def samples(ids: pa.ChunkedArray, text: pa.Array, spans: list[list[Span]]) -> list[dict[str, Any]]:
+def samples(ids: pa.ChunkedArray, text: pa.Array, first: list[Span | None]) -> list[dict[str, Any]]:
     """Surroundings of the first placeholder in the first documents that have one; what it hides is shown nowhere."""
     shown = []
-    for row in [row for row, found in enumerate(spans) if found][:NUM_SAMPLES]:
-        data: bytes = text[row].cast(pa.large_binary()).as_py()
-        first = spans[row][0]
-        window = data[max(0, first.start - SAMPLE_BYTES) : first.start + SAMPLE_BYTES]
-        shown.append({"id": ids[row].as_py(), "kind": first.kind, "text": window.decode(errors="replace")})
+    for row, span in [(row, span) for row, span in enumerate(first) if span][:NUM_SAMPLES]:
+        data = memoryview(text[row].as_buffer())
+        window = bytes(data[max(0, span.start - SAMPLE_BYTES) : span.start + SAMPLE_BYTES])
+        shown.append({"id": ids[row].as_py(), "kind": span.kind, "text": window.decode(errors="replace")})
     return shown

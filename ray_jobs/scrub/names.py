@@ -16,7 +16,7 @@ import numpy.typing as npt
 from configs.scrub import Names
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.scrub.addresses import Piece, addresses
-from ray_jobs.scrub.scanner import Span, is_free
+from ray_jobs.scrub.scanner import Span, with_free
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -46,7 +46,7 @@ def names_of(spec: Names, languages: list[str]) -> MoreSpans:
     def more(row: int, text: bytes, spans: list[Span]) -> list[Span]:
         if (spec.languages and languages[row] not in spec.languages) or (spec.documents != "all" and not spans):
             return spans
-        return sorted([*spans, *(span for span in finder(spec).find(text) if is_free(span.start, span.end, spans))])
+        return with_free(spans, finder(spec).find(text))
 
     return more
 

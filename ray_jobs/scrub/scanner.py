@@ -1,6 +1,5 @@
 """Finds personal data in a text: all rules of the wanted kinds, in time linear in the text."""
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
@@ -41,20 +40,25 @@ class Scanner:
         for number in sorted(self._any.Match(text) or ()):
             rule = self._rules[number]
             kind, check, group = rule.kind, rule.check, rule.group
-            found = [match.span(group) for match in self._patterns[number].finditer(text)]
-            mine = [Span(a, b, kind) for a, b in found if check(text, a, b) and (not spans or is_free(a, b, spans))]
-            if spans and mine:
-                spans += mine
-                spans.sort()  # two runs in order: sorted in linear time
-            else:
-                spans = spans or mine
+            # One span at a time: a text may hold millions of matches, of which the check keeps few.
+            places = (match.span(group) for match in self._patterns[number].finditer(text))
+            spans = with_free(spans, [Span(start, end, kind) for start, end in places if check(text, start, end)])
         return spans
 
 
-def is_free(start: int, end: int, spans: list[Span]) -> bool:
-    """Whether text[start:end] overlaps none of the sorted spans, such as those of earlier rules."""
-    after = bisect_left(spans, (start,))
-    return not (after > 0 and spans[after - 1][1] > start) and not (after < len(spans) and spans[after][0] < end)
+def with_free(spans: list[Span], later: list[Span]) -> list[Span]:
+    """The spans and those later ones that overlap none of them, in order, as both lists are."""
+    if not spans or not later:
+        return spans or later
+    free = []
+    others = iter(spans)
+    other: Span | None = next(others)
+    for span in later:
+        while other is not None and other.end <= span.start:
+            other = next(others, None)
+        if other is None or span.end <= other.start:
+            free.append(span)
+    return sorted(spans + free)  # two runs in order: in linear time
 
 
 @lru_cache(maxsize=4)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from configs.crawl import FilterSpec
+    from ray_jobs.repeats.words import Words
 
 DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 PEER_PAGES = 400  # of the debian crawl: what datatrove reads in 10 s
@@ -269,6 +270,34 @@ def repeats_mb_per_s_core(bench: Bench) -> float:
     return counters["text_bytes_in"] / 1e6 / seconds()
 
 
+@figure("MB/s")
+def repeats_by_windows_mb_per_s_core(bench: Bench) -> float:
+    """First places of windows of 50 words in one file, from its words."""
+    from ray_jobs.repeats import windows
+
+    words = words_of_main_texts(bench)
+    with processor_time() as seconds:
+        windows.first_places(words, windows.window_hashes(words, 50), 50)
+    return len(words.data) / 1e6 / seconds()
+
+
+@figure("MB/s")
+def repeats_by_suffix_array_mb_per_s_core(bench: Bench) -> float:
+    """The same places by a suffix array."""
+    from ray_jobs.repeats import suffix_array
+
+    words = words_of_main_texts(bench)
+    with processor_time() as seconds:
+        suffix_array.first_places(words, 50)
+    return len(words.data) / 1e6 / seconds()
+
+
+def words_of_main_texts(bench: Bench) -> "Words":
+    from ray_jobs.repeats.words import split
+
+    return split(*text_buffers(main_texts(bench.input)))
+
+
 def minhash_of_peer(bench: Bench, requirements: tuple[str, ...], script: str) -> float:
     """From text to signatures, as above. The note is the library's own part, its word n-grams made beforehand."""
     from configs.dedup import DedupSpec
@@ -341,9 +370,28 @@ def pii_mb_per_s(bench: Bench) -> float:
     bench.notes |= {
         "megabytes": round(megabytes, 1),
         "documents": len(texts),
-        "replaced": sum(map(len, scrubbed.spans)),
+        "replaced": sum(count.total() for count in scrubbed.counts),
     }
     return megabytes / seconds()
+
+
+@figure("MB/s")
+def pii_dense_mb_per_s(bench: Bench) -> float:
+    """The same in lists of people, where every line is an e-mail address and a phone number: the worst that text is."""
+    import pyarrow as pa
+
+    from configs.scrub import ScrubSpec
+    from ray_jobs.scrub.replace import scrub_column
+    from ray_jobs.scrub.scanner import scanner
+
+    lines = [f"person{i}@example{i % 977}.org, +49 30 {i:07}" for i in range(50_000)]
+    texts = pa.chunked_array([pa.array(["\n".join(lines[i : i + 100]) for i in range(0, len(lines), 100)])])
+    with processor_time() as seconds:
+        scrubbed = scrub_column(texts, scanner(ScrubSpec().replace))
+    elapsed = seconds()
+    replaced = sum(count.total() for count in scrubbed.counts)
+    bench.notes |= {"replaced": replaced, "replaced_per_s": round(replaced / elapsed)}
+    return text_megabytes(texts) / elapsed
 
 
 @figure("MB/s", target="≥ 100 × decontamination_mb_per_s_core_datatrove")

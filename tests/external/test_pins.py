@@ -1,5 +1,8 @@
 """Outside data is pinned once, and kept until it is looked at anew."""
 
+import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,37 @@ def test_a_plan_without_a_network_has_no_keys_where_something_is_not_pinned(
     assert plan.nodes["reference"].state == plan.nodes["eval-sets"].state == plan.nodes["scrub"].state == "UNPINNED"
     assert plan.nodes["dedup"].state == "RUN"
     assert set(estimate(plan)) == set(plan.nodes)
+
+
+def test_a_plan_where_packages_are_missing_names_them_and_has_no_keys_for_what_is_made_of_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def without_torch(package: str) -> str:
+        if package in ("torch", "transformers"):
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_torch)
+    plan = make_plan(load_recipe("demo"), store, offline=True)
+    assert plan.nodes["reference"].state == plan.nodes["quality"].state == "UNPINNED"
+    assert "torch, transformers, not installed here: pip install torch transformers" in plan.nodes["reference"].why[0]
+    assert plan.nodes["eval-sets"].state == plan.nodes["dedup"].state == "RUN"
+    assert set(estimate(plan)) == set(plan.nodes)
+    with pytest.raises(ValueError, match="pip install torch transformers"):
+        make_plan(load_recipe("demo"), store)
+
+
+def test_planning_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, tempfile\nfrom configs.recipe import load_recipe\n"
+        "from ray_jobs.checkpoint.store import open_store\n"
+        "from tasks.plan import make_plan\nmake_plan(load_recipe('demo'), open_store(tempfile.mkdtemp()))\n"
+        "print([name for name in ('torch', 'transformers', 'ray', 'spacy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_pinned_file_is_estimated_by_its_size(tmp_path: Path, store: Store) -> None:

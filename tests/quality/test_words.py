@@ -8,10 +8,31 @@ from hypothesis import strategies as st
 
 from configs.toxicity import MILD_INSULTS
 from ray_jobs.files.scripts import UNSPACED
+from ray_jobs.quality import words
 from ray_jobs.quality.prefilter import Prefilter
 from ray_jobs.quality.words import Matcher, folded
+from tests.memory import peak_bytes
 
 TERMS = ["ass", "blow job", "s & m", "as", "Straße", "café", "馬鹿", "馬", "개새끼", "กู", "โง่", "मूर्ख", "gerizekâlı"]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([*"aIiß\u0301\u0307 ıİͅΣ각ᄀ\n", "x" * 5]) | st.characters()), st.binary(max_size=4))
+def test_text_folded_in_pieces_is_text_folded_whole(characters: list[str], odd: bytes) -> None:
+    text = "".join(characters).encode(errors="surrogatepass") + odd + "".join(characters[::-1]).encode(errors="replace")
+    whole = folded(text)
+    with pytest.MonkeyPatch.context() as patch:
+        for size in (1, 2, 7):
+            patch.setattr(words, "FOLDED_AT_ONCE", size)
+            assert folded(text) == whole
+
+
+def test_memory_for_a_long_text_is_a_small_multiple_of_it() -> None:
+    matcher = Matcher(["idiot", "café"])
+    line = "Größe zählt, aber nicht immer: 日本語 und mehr.\n".encode()
+    text = line * (30_000_000 // len(line)) + b"idiot"
+    matcher.measure(line + b"idiot")
+    assert peak_bytes(lambda: matcher.measure(text)) < 6 * len(text)
 
 
 def names(terms: list[str], text: str) -> list[str]:

@@ -1,12 +1,8 @@
-"""The rules of `repeats` written plainly, and a suffix array in the manner of Lee et al.; slow, for small corpora."""
+"""The rules of `repeats` written plainly; slow, for small corpora."""
 
-import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 from ray_jobs.files.scripts import UNSPACED
 
@@ -37,47 +33,6 @@ def cut_by_windows(documents: Sequence[list[str]], num_words: int) -> list[list[
             if document < number or start - place >= num_words:
                 removed[number][start : start + num_words] = [True] * num_words
     return removed
-
-
-def suffix_array(ids: npt.NDArray[np.int64], depth: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Suffixes sorted by their first `depth` words (equal ones by their place), and the rank of each by those words.
-
-    Prefix doubling: the rank by 2k words is that of the pair (rank by k words, rank by k words of what follows them).
-    Source: Manber and Myers, "Suffix arrays: a new method for on-line string searches" (1993).
-    """
-    rank, known = np.unique(ids, return_inverse=True)[1].astype(np.int64) + 1, 1
-    while known < depth:
-        step = min(known, depth - known)  # the last step overlaps: ranks by 32 words, 18 further on, give 50
-        behind = np.zeros_like(rank)
-        behind[: max(0, len(rank) - step)] = rank[step:]
-        rank = np.unique(rank * (len(rank) + 2) + behind, return_inverse=True)[1].astype(np.int64) + 1
-        known += step
-    return np.argsort(rank, kind="stable"), rank
-
-
-def cut_by_suffix_array(documents: Sequence[list[str]], num_words: int) -> list[list[bool]]:
-    """The same words by a suffix array over all documents, each ended by a word of its own."""
-    texts = [words for document in documents for words in (document, [None])]
-    numbers: dict[str | None, int] = {}
-    ids, next_end = [], -1
-    for words in texts:
-        for word in words:
-            if word is None:
-                ids.append(next_end)
-                next_end -= 1
-            else:
-                ids.append(numbers.setdefault(word, len(numbers)))
-    ordered, rank = suffix_array(np.array(ids, dtype=np.int64), num_words)
-    offsets = np.cumsum([0, *(len(words) + 1 for words in documents)])
-    document_of = np.repeat(np.arange(len(documents)), np.diff(offsets))
-    covered = np.zeros(len(ids) + num_words, dtype=np.int64)
-    first = -1
-    for before, suffix in zip([-1, *ordered[:-1].tolist()], ordered.tolist(), strict=True):
-        if before < 0 or rank[before] != rank[suffix]:
-            first = suffix
-        elif document_of[first] < document_of[suffix] or suffix - first >= num_words:
-            covered[suffix : suffix + num_words] = 1
-    return [covered[a : b - 1].astype(bool).tolist() for a, b in itertools.pairwise(offsets.tolist())]
 
 
 def normalised(line: str) -> str:

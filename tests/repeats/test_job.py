@@ -198,6 +198,17 @@ def test_the_spread_of_documents_over_files_and_ranges_changes_nothing(
     assert [row["words_removed"] for row in alone] == [sum(flags) for flags in cut_by_windows(plain, 50)]
 
 
+def test_windows_and_the_suffix_array_leave_the_same_files(store: Store, data_dir: Path) -> None:
+    texts = debian_texts(data_dir, 400)
+    files = [texts[:250], texts[250:]]
+    windows, suffixes = (
+        computed_of(store, files, RepeatsSpec(within_files=method)) for method in ("windows", "suffix-array")
+    )
+    assert windows.key != suffixes.key
+    assert [file.sha256 for file in suffixes.manifest.outputs] == [file.sha256 for file in windows.manifest.outputs]
+    assert suffixes.manifest.counters["words_removed.substrings"] > 10_000
+
+
 def test_documents_that_are_appended_change_nothing_before_them(store: Store, data_dir: Path) -> None:
     texts = debian_texts(data_dir, 200)
     spec = RepeatsSpec(max_line_documents=2, max_paragraph_documents=2)

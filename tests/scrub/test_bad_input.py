@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -9,7 +10,12 @@ from configs.scrub import ScrubSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import check_funnel
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.scrub.ngrams import find_matches, index_examples
+from ray_jobs.scrub.patterns import PLACEHOLDERS
+from ray_jobs.scrub.replace import scrub_column
+from ray_jobs.scrub.scanner import Scanner
 from tests.dedup.corpus import computed, document_table, published, rows, table
+from tests.memory import peak_bytes
 
 ODD = {
     "empty": b"",
@@ -90,3 +96,41 @@ def test_a_document_of_100_mb_passes_with_what_is_personal_in_it(store: Store) -
         scrubbed(store, [document_table([b"a@example.org " + half + b"93.184.216.34 " + half + b"\xff"])])
     )
     assert text == b"<EMAIL> " + half + b"<IP> " + half + b"\xff"
+
+
+def column(text: bytes) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([text], pa.large_binary()).view(pa.large_string())])
+
+
+DENSE = {
+    "phones": b"".join(b"(541) 714-%04d, " % (i % 10_000) for i in range(500_000)),
+    "e-mails": b"".join(b"a%d@example%d.org\n" % (i, i % 977) for i in range(350_000)),
+    "what looks like addresses": b"1.2.3." * 1_300_000,
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_memory_for_text_full_of_what_looks_personal_is_a_small_multiple_of_it(name: str) -> None:
+    scanner, text = Scanner(tuple(PLACEHOLDERS)), column(DENSE[name])
+    scrub_column(column(DENSE[name][:1000]), scanner)
+    assert peak_bytes(lambda: scrub_column(text, scanner)) < 16 * len(DENSE[name])
+
+
+HUGE = {
+    "one word": b"x" * 100_000_000,
+    "NULs": b"\x00" * 100_000_000,
+    "no UTF-8": b"\xff\xc3\xed\xa0" * 25_000_000,
+    "digits": b"0123456789" * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_document_of_100_mb_of_one_kind_passes_in_a_small_multiple_of_its_memory(name: str) -> None:
+    scanner, text = Scanner(tuple(PLACEHOLDERS)), column(HUGE[name])
+    index = index_examples(pa.array(["one two three four five six seven eight"]), np.zeros(1, np.int32), 8, 8)
+
+    def scrubbed_whole() -> None:
+        assert scrub_column(text, scanner).text.equals(text.combine_chunks())
+        assert len(find_matches(text, index).document) == 0
+
+    assert peak_bytes(scrubbed_whole) < 6 * len(HUGE[name])

@@ -98,6 +98,27 @@ def test_ngrams_of_more_documents_than_ten_count_for_nothing(tmp_path: Path, sto
     assert len(dropped(scrubbed(store, files, examples, max_documents=None))) == 12
 
 
+@pytest.mark.parametrize("max_documents", [10, None])
+def test_crawls_scrubbed_apart_lose_all_that_they_lose_together(
+    tmp_path: Path, store: Store, max_documents: int | None
+) -> None:
+    licence = "Permission is hereby granted free of charge to any person obtaining a copy of this software"
+    examples = sets_of(store, tmp_path, q=[licence, QUESTION])
+    spec = ScrubSpec(decontamination=Decontamination(max_documents=max_documents))
+    tables = [document_table([f"{licence} {n} {FILLER}" for n in range(6)] + [QUESTION], crawl) for crawl in range(2)]
+
+    def lost(*numbers: int) -> list[str]:
+        source = published(store, [tables[number] for number in numbers], f"crawls {numbers}")
+        return dropped(computed(spec, {"documents": source, "eval_sets": examples}, store))
+
+    together, apart = lost(0, 1), [*lost(0), *lost(1)]
+    questions = [f"TEST/{crawl:05d}/000000000006" for crawl in range(2)]
+    everything = [id for table in tables for id in table["id"].to_pylist()]
+    # The licence stands in 12 documents of the two, in 6 of each.
+    assert together == (questions if max_documents else everything)
+    assert apart == everything
+
+
 def expected(files: list[list[str]], examples: list[str], spec: Decontamination) -> list[str]:
     """The rule on sets of tuples of words."""
     wanted: set[tuple[str, ...]] = set()

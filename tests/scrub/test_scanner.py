@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.scrub.patterns import PLACEHOLDERS, RULES
-from ray_jobs.scrub.scanner import Scanner
+from ray_jobs.scrub.scanner import Scanner, Span, with_free
 
 ALL = tuple(PLACEHOLDERS)
 SCANNER = Scanner(ALL)
@@ -151,3 +151,14 @@ def test_odd_bytes_stay_and_hide_nothing(odd: bytes) -> None:
     text = (odd + b"\n").join(data) + odd
     assert [text[span.start : span.end] for span in SCANNER.find(text)] == data
     assert SCANNER.find(odd) == []
+
+
+bounds = st.sets(st.integers(0, 40), max_size=16).map(sorted)
+
+
+@given(bounds, bounds)
+def test_later_spans_stay_where_they_overlap_none_of_the_earlier(first: list[int], second: list[int]) -> None:
+    spans = [Span(a, b, "email") for a, b in zip(first[::2], first[1::2], strict=False)]
+    later = [Span(a, b, "phone") for a, b in zip(second[::2], second[1::2], strict=False)]
+    free = [one for one in later if not any(one.start < span.end and span.start < one.end for span in spans)]
+    assert with_free(spans, later) == sorted(spans + free)
