@@ -160,7 +160,9 @@ def test_odd_documents_are_encoded_and_their_repairs_counted(store: Store) -> No
     texts = ["", "\x00", "\ufffd\ufffd\ufffd lone surrogate", "word", "<|endoftext|><|pad|>", "日本語 😀"]
     assert (first == encoder.end_of_text).sum() == len(odd)
     assert (first == encoder.pad).sum() == 0
-    assert encoder.decode(first.tolist()) == "".join(f"{text}<|endoftext|>" for text in texts)
+    order = [int(row["id"][-12:]) for row in rows(checkpoint, "index.parquet", "train") if row["shard"] == 0]
+    assert sorted(order) == list(range(len(odd)))
+    assert encoder.decode(first.tolist()) == "".join(f"{texts[place]}<|endoftext|>" for place in order)
     assert checkpoint.manifest.counters["train_documents_repaired"] == 1
 
 
