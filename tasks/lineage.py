@@ -143,12 +143,8 @@ def _document_at(checkpoint: Checkpoint, part: str, shard: int, position: int) -
     (file,) = [file for file in checkpoint.files(TOKEN_INDEX, part) if file.shard == shard]
     index = pq.read_table(pa.BufferReader(checkpoint.read(file)), columns=["id", "source", "start", "length"])
     row = int(np.searchsorted(index["start"].to_numpy(), position, side="right")) - 1
-    return (
-        index["id"][row].as_py(),
-        index["source"][row].as_py(),
-        index["start"][row].as_py(),
-        index["length"][row].as_py(),
-    )
+    (found,) = index.slice(row, 1).to_pylist()
+    return found["id"], found["source"], found["start"], found["length"]
 
 
 def _read_tokens(

@@ -29,7 +29,8 @@ class Statistics:
     """`train.SOURCE.LANGUAGE.documents`, `.tokens` (with end-of-text) and `.bytes`, copies counted as often as they
     stand."""
     metrics: dict[str, float | int | str]
-    """length_p1 … length_p100: tokens of a document with end-of-text, as upper bounds within 6%; vocab_used: how many token ids occur, and vocab_used_share."""
+    """length_p1 … length_p100: tokens of a document with end-of-text, as upper bounds within 6%; vocab_used: how many
+    token ids occur, and vocab_used_share."""
 
 
 def by_language(languages: Sequence[str | None], num_bytes: list[int], lengths: list[int]) -> dict[str, list[int]]:
