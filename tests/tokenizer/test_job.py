@@ -14,6 +14,7 @@ from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.loader import TokenDataset
 from ray_jobs.tokenizer.sampling import places
+from ray_jobs.tokenizer.streams import stream_of
 from tests.dedup.corpus import computed, debian_texts, document_table, published, rows
 
 SENTENCES = [f"Sentence number {i} says that {i % 7} times {i % 5} is {(i % 7) * (i % 5)}.\n" * 4 for i in range(200)]
@@ -107,8 +108,7 @@ def test_the_loader_reads_what_the_node_leaves(store: Store) -> None:
     documents = scrubbed(store, shards(SENTENCES, 70))
     trained = tokenizer(documents)
     checkpoint = tokens(documents, trained)
-    paths = [checkpoint.local_path(file) for file in checkpoint.files("tokens.bin", "train")]
-    dataset = TokenDataset(paths, str(checkpoint.manifest.metrics["dtype"]), sequence_length=32, seed=1)
+    dataset = TokenDataset(stream_of(checkpoint, "train"), sequence_length=32, seed=1)
     stream = np.concatenate(stored(checkpoint, "train"))
     batch = dataset.batch(0, len(dataset))
     order = np.argsort(dataset.windows(0, len(dataset)))
