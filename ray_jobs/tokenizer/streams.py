@@ -6,7 +6,7 @@ A shard is a raw array of little-endian uint16 or uint32; their order is part of
 
 import mmap
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,15 @@ class StoreStream(TokenStream):
                 "what is, `headrace run` rebuilds it"
             )
         return np.frombuffer(data, dtype=self.dtype)
+
+
+def document_lengths(tokens: Checkpoint, part: str) -> Iterator[npt.NDArray[np.int64]]:
+    """Tokens of each document, with end-of-text, shard by shard."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in tokens.files("index.parquet", stage=part):
+        yield pq.read_table(pa.BufferReader(tokens.read(file)), columns=["length"])["length"].to_numpy()
 
 
 def stream_of(tokens: Checkpoint, part: str, from_store: bool = False) -> TokenStream:
