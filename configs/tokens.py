@@ -9,7 +9,8 @@ from pydantic import Field
 from configs.base import Spec
 
 DOCUMENTS = "documents"
-"""The slot that takes the documents: of one source, or `documents.NAME` of each of several."""
+"""The slot that takes the documents of the only source, and what that source is called; `documents.NAME` takes those of
+one of several."""
 
 
 def source_names(slots: Iterable[str]) -> dict[str, str]:

@@ -7,9 +7,9 @@ sequences of L as best-fit-decreasing finds (Ding et al. 2024, "Fewer Truncation
 left finds that one in O(log L).
 
 A document of n tokens, its end-of-text with them, takes n places: at each, the input is the token before the target,
-and the first target's input is end-of-text, which begins a text wherever this system predicts one (its tokenizers name
-it bos_token, and evaluate scores documents so). So every token of every document is a target once an epoch, and no
-target is of another document than its input's context.
+and the first target's input is end-of-text, which begins a text wherever this system predicts one (in plain windows it
+stands before every document, and evaluate scores documents so). So every token of every document is a target once an
+epoch, and no target is of another document than its input's context.
 
 The plan is a function of the documents' lengths and L, made shard by shard as the data are opened. Every rank holds it:
 13 bytes a piece and 8 a sequence, 1.7 GB for 10^11 tokens in documents of 1,000. The pieces of a sequence are of one

@@ -159,3 +159,15 @@ def test_an_index_that_does_not_fit_and_an_empty_corpus_are_refused(tmp_path: Pa
     empty: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     with pytest.raises(ValueError, match="hold no document to pack: take more of the crawl"):
         PackedDataset(corpus(tmp_path, [[]])[0], empty, 10, 1, END)
+
+
+def test_packing_and_order_are_pinned(tmp_path: Path) -> None:
+    # Another order would silently give every resumed run other data.
+    dataset = packed(tmp_path, SHARDS, 10)
+    assert dataset.sequences(0, len(dataset)).tolist() == [0, 12, 8, 5, 2, 10, 3, 7, 13, 6, 1, 4, 11, 9, 14]
+    assert dataset.packing.starts.tolist() == [
+        *(6, 18, 28, 38, 0, 5, 16, 48),
+        *(50, 60, 83, 93, 70, 71, 80, 81, 82, 103),
+        *(108, 118, 128, 138),
+    ]
+    assert dataset.packing.bounds.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 14, 18, 19, 20, 21, 22]

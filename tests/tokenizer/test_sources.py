@@ -12,7 +12,7 @@ from configs.tokens import TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.tokenizer.sampling import copies
-from ray_jobs.tokenizer.statistics import PERCENTILES, length_histogram, percentiles, upper_bounds
+from ray_jobs.tokenizer.statistics import PERCENTILES, by_language, length_histogram, percentiles, upper_bounds
 from tests.dedup.corpus import computed, document_table, published, rows
 from tests.tokenizer.test_job import SENTENCES, encoder_of, stored, tokenizer
 
@@ -223,3 +223,11 @@ def test_the_facts_show_sources_languages_lengths_and_vocabulary(sources: dict[s
     many = manifest.model_copy(update={"counters": {f"train.a.l{i:02}.tokens": 100 - i for i in range(20)}})
     shown = [name for name, _ in NODE.facts(many) if "language" in name]
     assert shown == [*(f"language l{i:02}" for i in range(8)), "12 other languages"]
+
+
+def test_a_document_without_a_language_is_counted_as_undetermined() -> None:
+    assert by_language(["en", None, "de", "en"], [10, 5, 7, 1], [4, 3, 2, 1]) == {
+        "de": [7, 1, 1],
+        "en": [11, 3, 2],
+        "und": [5, 2, 1],
+    }
