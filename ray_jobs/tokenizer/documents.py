@@ -1,6 +1,7 @@
 """The documents of one or several sources, for the two nodes of this room."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -38,6 +39,18 @@ def files_of(sources: Mapping[str, Checkpoint]) -> list[DocumentFile]:
         for source, documents in sources.items()
         for file in documents.files(DOCUMENTS)
     ]
+
+
+def interleaved(files: Sequence[DocumentFile]) -> list[DocumentFile]:
+    """The files of a source in their order, those of all sources spread evenly: the first of them, which evaluation
+    may leave it at, are of every source as all are."""
+    num_files = Counter(file.source for file in files)
+    seen: Counter[str] = Counter()
+    places = []
+    for file in files:
+        places.append(((seen[file.source] + 0.5) / num_files[file.source], file.source))
+        seen[file.source] += 1
+    return [file for _, file in sorted(zip(places, files, strict=True), key=lambda pair: pair[0])]
 
 
 def nodes_of(sources: Mapping[str, Checkpoint]) -> str:

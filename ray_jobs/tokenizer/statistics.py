@@ -1,8 +1,8 @@
-"""What the tokens node says of its training part: how much by source and language, how long documents are, and how
-much of the vocabulary they use."""
+"""What the tokens node says of its parts: how much by source and language, and of the training part how long documents
+are and how much of the vocabulary they use."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Statistics:
 
     counters: dict[str, int]
     """`train.SOURCE.LANGUAGE.documents`, `.tokens` (with end-of-text) and `.bytes`, copies counted as often as they
-    stand."""
+    stand; the same of `heldout`."""
     metrics: dict[str, float | int | str]
     """length_p1 … length_p100: tokens of a document with end-of-text, as upper bounds within 6%; vocab_used: how many
     token ids occur, and vocab_used_share."""
@@ -75,19 +75,23 @@ def used_bits(tokens: npt.NDArray[np.unsignedinteger], vocab_size: int) -> bytes
     return np.packbits(used).tobytes()
 
 
-def figures(train: list[Receipt], sources: Sequence[str], output: NodeOutput, vocab_size: int) -> Statistics:
-    """Adds up what the shards of the training part say; `sources` has the source of every shard."""
+def figures(
+    parts: Mapping[str, list[Receipt]], sources: Sequence[str], output: NodeOutput, vocab_size: int
+) -> Statistics:
+    """Adds up what the shards of each part say; `sources` has the source of every shard."""
     counters: dict[str, int] = {}
+    for part, receipts in parts.items():
+        for receipt in receipts:
+            for language, (num_bytes, num_tokens, num_documents) in receipt.info["languages"].items():
+                sums = {"documents": num_documents, "tokens": num_tokens + num_documents, "bytes": num_bytes}
+                for name, value in sums.items():
+                    key = f"{part}.{sources[receipt.shard]}.{language}.{name}"
+                    counters[key] = counters.get(key, 0) + value
     histogram: dict[int, int] = {}
-    for receipt in train:
-        for language, (num_bytes, num_tokens, num_documents) in receipt.info["languages"].items():
-            sums = {"documents": num_documents, "tokens": num_tokens + num_documents, "bytes": num_bytes}
-            for name, value in sums.items():
-                key = f"train.{sources[receipt.shard]}.{language}.{name}"
-                counters[key] = counters.get(key, 0) + value
+    for receipt in parts["train"]:
         for bound, num_documents in receipt.info["lengths"].items():
             histogram[int(bound)] = histogram.get(int(bound), 0) + num_documents
-    used = _vocabulary_used(train, output, vocab_size)
+    used = _vocabulary_used(parts["train"], output, vocab_size)
     return Statistics(
         dict(sorted(counters.items())),
         {

@@ -1,8 +1,8 @@
 """The node `tokens`: the documents of all sources as token ids, in a training and a held-out part.
 
-    train     a shard for every file of documents, source after source: tokens.bin (little-endian ids, documents end to
-    heldout   end, each followed by end-of-text), index.parquet (where each document stands) and, of train,
-              vocabulary.bin (a bit for every token id: whether it occurs)
+    train     a shard for every file of documents, those of the sources in turn: tokens.bin (little-endian ids,
+    heldout   documents end to end, each followed by end-of-text), index.parquet (where each document stands) and, of
+              train, vocabulary.bin (a bit for every token id: whether it occurs)
 
 In train, a document stands as often as its source weighs, and a shard's documents in the order of a hash: neighbours of
 a crawl are mostly pages of one site, and a window of training should not be. `loader.TokenDataset` reads tokens.bin in
@@ -25,7 +25,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, parq
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.tokenizer import bpe
-from ray_jobs.tokenizer.documents import DocumentFile, files_of, nodes_of, sources_of, texts_of
+from ray_jobs.tokenizer.documents import DocumentFile, files_of, interleaved, nodes_of, sources_of, texts_of
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.sampling import copies, places
 from ray_jobs.tokenizer.statistics import by_language, figures, length_histogram, used_bits
@@ -50,7 +50,7 @@ def run(spec: TokensSpec, inputs: dict[str, Checkpoint], output: NodeOutput, res
     weighed = {source: documents for source, documents in sources.items() if spec.weights.get(source, 1.0)}
     if not weighed:
         raise UserError(f"every source has weight 0: give one of {', '.join(sources)} another in tokens.weights")
-    files = files_of(weighed)
+    files = interleaved(files_of(weighed))
     shards = [{"shard": number, "source": file.source, "file": file.file.shard} for number, file in enumerate(files)]
     parts = {
         part: output.fan_out(part, shards, encode, Context(spec, files, trained_on, part)) for part in (TRAIN, HELDOUT)
@@ -58,7 +58,7 @@ def run(spec: TokensSpec, inputs: dict[str, Checkpoint], output: NodeOutput, res
     counters = {f"{part}_{name}": total(parts[part], name) for part in parts for name in COUNTED}
     check_parts(spec, counters, nodes_of(weighed))
     encoder = Encoder(trained_on.read(trained_on.file("tokenizer.json")))
-    statistics = figures(parts[TRAIN], [file.source for file in files], output, encoder.vocab_size)
+    statistics = figures(parts, [file.source for file in files], output, encoder.vocab_size)
     return Outcome(
         (TRAIN, HELDOUT),
         counters={**counters, **statistics.counters},

@@ -58,14 +58,9 @@ def test_without_weights_every_document_of_every_source_stands_once(sources: dic
     counted = taken(checkpoint)
     assert of(counted, "old") == [1] * 120 and of(counted, "new") == [1] * 80
     index = rows(checkpoint, "index.parquet", "train")
-    # Shards are numbered source after source, by name: new has 2 files, old 3.
-    assert {(row["source"], row["shard"]) for row in index} == {
-        ("new", 0),
-        ("new", 1),
-        ("old", 2),
-        ("old", 3),
-        ("old", 4),
-    }
+    # The sources' files take turns: the first shards hold some of each.
+    shards = {row["shard"]: row["id"].rpartition("/")[0] for row in index}
+    assert shards == {0: "OLD/00000", 1: "NEW/00000", 2: "OLD/00001", 3: "NEW/00001", 4: "OLD/00002"}
 
 
 def test_a_weight_is_how_often_a_source_stands_up_to_one_document_a_file(sources: dict[str, Checkpoint]) -> None:
@@ -141,7 +136,7 @@ def test_documents_of_a_shard_stand_in_an_order_of_the_seed(store: Store) -> Non
 
 
 def test_statistics_are_those_of_the_index(sources: dict[str, Checkpoint]) -> None:
-    checkpoint = tokens(sources, weights={"new": 2})
+    checkpoint = tokens(sources, weights={"new": 2}, heldout_share=0.2)
     index = rows(checkpoint, "index.parquet", "train")
     counters, metrics = checkpoint.manifest.counters, checkpoint.manifest.metrics
     for name in ("old", "new"):
@@ -149,6 +144,8 @@ def test_statistics_are_those_of_the_index(sources: dict[str, Checkpoint]) -> No
         assert counters[f"train.{name}.en.documents"] == len(own)
         assert counters[f"train.{name}.en.tokens"] == sum(row["length"] for row in own)
         assert counters[f"train.{name}.en.bytes"] == sum(row["bytes"] for row in own)
+        heldout = [row for row in rows(checkpoint, "index.parquet", "heldout") if row["source"] == name]
+        assert counters[f"heldout.{name}.en.tokens"] == sum(row["length"] for row in heldout) > 0
     lengths = np.array([row["length"] for row in index])
     for p in PERCENTILES:
         exact = np.percentile(lengths, p, method="inverted_cdf")
