@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.base import Spec
+from configs.nodes import NODES
 from configs.recipe import Recipe, RecipeNode, checked
+from configs.tokens import DOCUMENTS
 from ray_jobs.checkpoint.code import room_digest
 from ray_jobs.checkpoint.keys import canonical_json, key_of, key_payload
 from ray_jobs.checkpoint.layout import NodePath
@@ -121,12 +123,28 @@ def _standing_key(store: Store, node: RecipeNode, slot: str) -> str:
             f"{node.name}.inputs.{slot} is {kind}@{digits}, and {store.url} holds no such finished checkpoint: take "
             "the key from the plan of the recipe that made it"
         )
-    if node.kind.retractable and manifest.payload["spec"].get("retracted", []) != list(standing_retractions(store)):
+    own = slot.partition(".")[0] == DOCUMENTS and _holds_retracted(store, manifest)
+    if own or (node.kind.retractable and _retracted(manifest) != list(standing_retractions(store))):
         raise ValueError(
             f"{node.name}.inputs.{slot} is {kind}@{digits}, which was made before the last retraction: run the recipe "
             "that made it again, and those of the crawls after it, then name its new key"
         )
     return manifest.key
+
+
+def _holds_retracted(store: Store, manifest: Manifest) -> bool:
+    """Whether its documents went through a node that leaves out what is retracted, before the last retraction."""
+    retracted = standing_retractions(store)
+    if not retracted:
+        return False
+    if NODES[manifest.node].retractable:
+        return _retracted(manifest) != list(retracted)
+    upstream = (read_manifest(store, NodePath(one.node, one.key)) for one in manifest.inputs.values())
+    return any(_holds_retracted(store, one) for one in upstream if one is not None)
+
+
+def _retracted(manifest: Manifest) -> list[str]:
+    return list(manifest.payload["spec"].get("retracted", []))
 
 
 def _unpinned(node: RecipeNode, why: str) -> PlannedNode:

@@ -130,6 +130,7 @@ def _why_page(page: str, plan: "Plan", as_json: bool) -> None:
 
 
 def _why_token(place: str, plan: "Plan", as_json: bool) -> None:
+    from configs.tokens import DOCUMENTS
     from tasks.lineage import trace_token
 
     token = trace_token(plan, place)
@@ -140,7 +141,9 @@ def _why_token(place: str, plan: "Plan", as_json: bool) -> None:
     console.print(f"{token.place}  token {token.token} {token.text!r}", markup=False, soft_wrap=True)
     end = token.document_start + token.document_length
     bytes_of_text = f"{token.text_start:,} to {token.text_end:,}"
-    console.print(f"  bytes {bytes_of_text} of the document that is tokens {token.document_start:,} to {end:,}")
+    source = "" if token.source == DOCUMENTS else f" of source {token.source}"
+    span = f"tokens {token.document_start:,} to {end:,}"
+    console.print(f"  bytes {bytes_of_text} of the document{source} that is {span}")
     around = Text.assemble((token.before, "dim"), (token.text, "bold"), (token.after, "dim"))
     console.print(Padding(around, (0, 0, 0, 2)))
     _print_document(token.document)

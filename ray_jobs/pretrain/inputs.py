@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from configs.base import Resources
 from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from ray_jobs.tokenizer.loader import TokenDataset
+    from ray_jobs.tokenizer.packing import PackedDataset
 
 
 def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
@@ -19,12 +21,17 @@ def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
         )
 
 
-def training_samples(tokens: Checkpoint, spec: PretrainSpec) -> "TokenDataset":
+def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resources) -> "TokenDataset | PackedDataset":
     """The fixed order of training sequences that the spec's seed gives. Raises ValueError where there is none."""
     from ray_jobs.tokenizer.loader import TokenDataset
+    from ray_jobs.tokenizer.packing import PackedDataset
+    from ray_jobs.tokenizer.streams import document_lengths, stream_of
 
-    paths = [tokens.local_path(file) for file in tokens.files("tokens.bin", stage="train")]
-    return TokenDataset(paths, str(tokens.manifest.metrics["dtype"]), spec.sequence_length, spec.seed)
+    stream = stream_of(tokens, "train", resources.tokens_from_store)
+    if spec.packing == "concatenate":
+        return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
+    end_of_text = int(tokens.manifest.metrics["end_of_text"])
+    return PackedDataset(stream, document_lengths(tokens, "train"), spec.sequence_length, spec.seed, end_of_text)
 
 
 def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:

@@ -14,13 +14,15 @@ samples come from and where checkpoints and metrics go. One step:
 Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
 """
 
+import itertools
 import logging
 import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +48,10 @@ from ray_jobs.pretrain.optimizer import (
 from ray_jobs.pretrain.schedule import learning_rate
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 from ray_jobs.pretrain.tensors import load_step, save_step
+from ray_jobs.tokenizer.loader import read_ahead
+
+if TYPE_CHECKING:
+    from ray_jobs.tokenizer.packing import PackedBatch
 
 log = logging.getLogger("headrace")
 
@@ -64,8 +70,8 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """Sequences of one epoch."""
 
-    def batch(self, first: int, count: int) -> np.ndarray:
-        """The samples first … first+count−1: int64 [count, sequence_length + 1]."""
+    def batch(self, first: int, count: int) -> "np.ndarray | PackedBatch":
+        """The samples first … first+count−1: windows, int64 [count, sequence_length + 1], or packed documents."""
 
 
 class Curve(Protocol):
@@ -163,41 +169,44 @@ def train(
     share = spec.global_batch // world
     meter = _Meter(spec, num_tokens, len(samples), device, position.step)
     told = time.monotonic()
-    while position.step < spec.steps:
-        step = position.step
-        rate = learning_rate(step, spec.steps, spec.optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        first = step * spec.global_batch + rank * share
-        batches = _micro_batches(samples, first, share, micro_batch or share, num_tokens, device)
-        taken = take_step(model, optimizer, batches, spec.optimizer.clip_norm, should_stop())
-        if not taken.finite:
-            raise ValueError(_divergence(step, taken, spec))
-        position.step += 1
-        _add(position.interval, taken, spec.optimizer.clip_norm)
-        last = position.step == spec.steps
-        if position.step % spec.log_every == 0 or last:
-            record = meter.record(position, rate)
-            position.interval = Interval()
-            if curve is not None:
-                curve.add(record)
-            if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
-                told = time.monotonic()
-                progress(
-                    position.step,
-                    spec.steps,
-                    "steps",
-                    loss=record["loss"],
-                    tokens_per_second=record["tokens_per_second"],
-                )
-        if last or taken.stops or position.step % spec.checkpoint_every == 0:
-            if curve is not None:  # before the receipt: a resumed run goes on after these lines
-                curve.flush()
-            save_step(steps, position.step, session, tensors, position.to_state(spec, session))
-            if rank == 0:
-                steps.keep_newest(spec.checkpoints_kept)
-        if taken.stops and not last:
-            raise TrainingStopped(position.step)
+    size = micro_batch or share
+    with closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
+        while position.step < spec.steps:
+            step = position.step
+            rate = learning_rate(step, spec.steps, spec.optimizer)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            micro_batches = (
+                _on_device(batch, num_tokens, device) for batch in itertools.islice(batches, math.ceil(share / size))
+            )
+            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_stop())
+            if not taken.finite:
+                raise ValueError(_divergence(step, taken, spec))
+            position.step += 1
+            _add(position.interval, taken, spec.optimizer.clip_norm)
+            last = position.step == spec.steps
+            if position.step % spec.log_every == 0 or last:
+                record = meter.record(position, rate)
+                position.interval = Interval()
+                if curve is not None:
+                    curve.add(record)
+                if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
+                    told = time.monotonic()
+                    progress(
+                        position.step,
+                        spec.steps,
+                        "steps",
+                        loss=record["loss"],
+                        tokens_per_second=record["tokens_per_second"],
+                    )
+            if last or taken.stops or position.step % spec.checkpoint_every == 0:
+                if curve is not None:  # before the receipt: a resumed run goes on after these lines
+                    curve.flush()
+                save_step(steps, position.step, session, tensors, position.to_state(spec, session))
+                if rank == 0:
+                    steps.keep_newest(spec.checkpoints_kept)
+            if taken.stops and not last:
+                raise TrainingStopped(position.step)
     return position
 
 
@@ -223,19 +232,20 @@ class Taken:
 def take_step(
     model: LossModel,
     optimizer: torch.optim.AdamW,
-    micro_batches: Iterable[tuple[Tensor, Tensor]],
+    micro_batches: Iterable[tuple[Tensor, ...]],
     clip_norm: float,
     asked_to_stop: bool = False,
 ) -> Taken:
-    """One optimizer step over this rank's (inputs_BL, targets_BL); none, where a loss is no number. Collective.
+    """One optimizer step; none, where a loss is no number. Collective.
 
-    Everything that the step needs is computed where the gradients are; what the caller is told is copied beside the
-    optimizer's work, so that a GPU never waits for the host between two steps.
+    A micro-batch of this rank is inputs_BL, targets_BL and, of packed documents, positions_BL. Everything that the step
+    needs is computed where the gradients are; what the caller is told is copied beside the optimizer's work, so that a
+    GPU never waits for the host between two steps.
     """
     device = next(model.parameters()).device
     sums = torch.zeros(5, dtype=torch.float64, device=device)
-    for inputs_BL, targets_BL in micro_batches:
-        loss = model(inputs_BL, targets_BL)
+    for micro_batch in micro_batches:
+        loss = model(*micro_batch)
         loss.total.backward()
         sums[0] += loss.cross_entropy
         sums[1] += loss.z_loss
@@ -343,22 +353,30 @@ def _agree(value: Any) -> Any:
     return shared[0]
 
 
-def _micro_batches(
-    samples: Samples, first: int, share: int, size: int, num_tokens: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This rank's slice of a global batch as (inputs_BL, targets_BL)."""
-    for start in range(first, first + share, size):
-        batch = samples.batch(start, min(size, first + share - start))
-        if batch.max() >= num_tokens:
-            raise ValueError(
-                f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has "
-                f"{num_tokens} tokens: train on tokens that this tokenizer made"
-            )
-        tokens = torch.from_numpy(batch)
-        if device.type == "cuda":  # from memory that is not pinned, the copy would wait for all that the GPU has to do
-            tokens = tokens.pin_memory()
-        tokens = tokens.to(device, non_blocking=True)
-        yield tokens[:, :-1], tokens[:, 1:]
+def _requests(spec: PretrainSpec, step: int, share: int, size: int) -> Iterator[tuple[int, int]]:
+    """This rank's slices of all global batches from that step on: first sample and count of every micro-batch."""
+    for first in range(step * spec.global_batch, spec.steps * spec.global_batch, spec.global_batch):
+        for start in range(0, share, size):
+            yield first + dist.get_rank() * share + start, min(size, share - start)
+
+
+def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch.device) -> tuple[Tensor, ...]:
+    """inputs_BL and targets_BL, and positions_BL where documents are packed."""
+    if isinstance(batch, np.ndarray):
+        arrays: tuple[np.ndarray, ...] = (batch,)
+    else:
+        arrays = (batch.inputs_CL, batch.targets_CL, batch.positions_CL)
+    largest = max(array.max() for array in arrays[:2])
+    if largest >= num_tokens:
+        raise ValueError(
+            f"the training data hold token {largest}, but the tokenizer has {num_tokens} tokens: train on tokens that "
+            "this tokenizer made"
+        )
+    tensors = tuple(torch.from_numpy(array) for array in arrays)
+    if device.type == "cuda":  # from memory that is not pinned, the copies would wait for all that the GPU has to do
+        tensors = tuple(tensor.pin_memory() for tensor in tensors)
+    tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+    return (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
 
 
 def _add(interval: Interval, taken: Taken, clip_norm: float) -> None:

@@ -203,6 +203,26 @@ def test_a_standing_checkpoint_enters_by_its_key(store: Store) -> None:
     assert f"upstream dedup@{digits}" in planned.why
 
 
+def test_a_standing_source_made_before_a_retraction_is_refused(store: Store) -> None:
+    first = make_plan(load_recipe("tiny"), store)
+    finish(first, *first.nodes)
+    digits = first.nodes["scrub"].key[:16]
+    sources = f"tokens.inputs.documents={{old: scrub@{digits}, new: scrub}}"
+    both = load_recipe("tiny", [sources, "snapshot.documentation.num_operations=60"])
+    planned = make_plan(both, store).nodes["tokens"]
+    assert planned.payload["inputs"]["documents.old"] == first.nodes["scrub"].key
+    assert planned.payload["inputs"]["documents.new"] != first.nodes["scrub"].key
+    retract(store, Retraction(domains=("example.org",)), "a test")
+    with pytest.raises(
+        ValueError, match=rf"tokens\.inputs\.documents\.old is scrub@{digits}, which was made before the"
+    ):
+        make_plan(both, store)
+    again = make_plan(load_recipe("tiny"), store)
+    finish(again, "dedup", "repeats", "quality", "scrub")
+    anew = load_recipe("tiny", [sources.replace(digits, again.nodes["scrub"].key[:16])])
+    assert make_plan(anew, store).nodes["tokens"].payload["inputs"]["documents.old"] == again.nodes["scrub"].key
+
+
 def test_a_retraction_changes_the_key_of_dedup_and_says_so(store: Store) -> None:
     plan = make_plan(load_recipe("tiny"), store)
     finish(plan, *plan.nodes)
