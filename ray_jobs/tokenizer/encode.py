@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ray_jobs.tokenizer.bpe import END_OF_TEXT, PAD, cuts_as_ours
+from ray_jobs.tokenizer.bpe import cuts_as_ours
 from ray_jobs.tokenizer.pieces import PIECE_CHARACTERS, pieces
+from ray_jobs.tokenizer.special import number_of, special_tokens_of
 
 
 class Encoder:
@@ -23,8 +24,9 @@ class Encoder:
         self.tokenizer.encode_special_tokens = True
         self._in_pieces = cuts_as_ours(self.tokenizer)
         self.vocab_size: int = self.tokenizer.get_vocab_size()
-        self.end_of_text = self._id(END_OF_TEXT)
-        self.pad = self._id(PAD)
+        special = special_tokens_of(self.tokenizer)
+        self.end_of_text = number_of(self.tokenizer, special.end)
+        self.pad = number_of(self.tokenizer, special.pad)
         self.dtype = "uint16" if self.vocab_size <= 1 << 16 else "uint32"
         """Of stored tokens."""
 
@@ -65,11 +67,3 @@ class Encoder:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens written out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
-
-    def _id(self, token: str) -> int:
-        number = self.tokenizer.token_to_id(token)
-        if number is None:
-            raise ValueError(
-                f"the tokenizer has no {token}: take one that the tokenizer node made, or add the token to it"
-            )
-        return number

@@ -113,7 +113,7 @@ def _learn(
                 heap_counts[0], heap_pairs[0] = heap_counts[num_entries], heap_pairs[num_entries]
             _sift_down(heap_counts, heap_pairs, num_entries, keys)
             continue
-        left, right = np.int32(keys[best] >> _HALF), np.int32(keys[best] & np.uint64(0xFFFFFFFF))
+        left, right = int(np.int64(keys[best] >> _HALF)), int(np.int64(keys[best] & np.uint64(0xFFFFFFFF)))
 
         num_here, entry = 0, heads[best]
         while entry != NOTHING:
@@ -191,7 +191,7 @@ def _slot(slots: Ints, keys: Keys, key: np.uint64) -> int:  # pragma: no cover
     """Where the pair is in the hash table, or would be put."""
     mask = len(slots) - 1
     mixed = key * _MIX
-    slot = np.int64((mixed ^ mixed >> _HALF) & np.uint64(mask))
+    slot = int(np.int64((mixed ^ mixed >> _HALF) & np.uint64(mask)))
     while slots[slot] != NOTHING and keys[slots[slot]] != key:
         slot = (slot + 1) & mask
     return slot

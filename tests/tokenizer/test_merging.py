@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ray_jobs.tokenizer import merging, reference_bpe
+from ray_jobs.tokenizer import bpe, merging, reference_bpe
 from ray_jobs.tokenizer.merging import Words
 
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -64,23 +64,9 @@ def test_three_trainers_agree_on_thousands_of_small_corpora() -> None:
 def real_words(data_dir: Path, name: str, num_characters: int) -> Counter[bytes]:
     """Counted by Hugging Face's splitter, in whose alphabet every byte is a letter."""
     text = (data_dir / "corpora" / name).read_text()[:num_characters]
-    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    byte_of = {letter: byte for byte, letter in bpe.byte_letters().items()}
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     return Counter(bytes(byte_of[letter] for letter in word) for word, _ in cut)
-
-
-def byte_letters() -> list[str]:
-    """GPT-2's letter for each byte."""
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    letters = [""] * 256
-    for code in [*range(0x80), *range(0x80, 0x800), 0x1000, 0x10000, 0x40000, 0x80000, 0xC0000, 0x100000]:
-        if code not in range(0xD800, 0xE000):
-            for byte, letter in zip(chr(code).encode(), split.pre_tokenize_str(chr(code))[0][0], strict=True):
-                letters[byte] = letter
-    for byte in range(0xE0, 0xF0):
-        text = bytes([byte, 0xA0 if byte == 0xE0 else 0x80, 0x80]).decode()
-        letters[byte] = split.pre_tokenize_str(text)[0][0][0]
-    return letters
 
 
 def test_reference_and_fast_training_agree_on_real_text(data_dir: Path) -> None:

@@ -55,14 +55,6 @@ def test_long_documents_among_short_ones_are_encoded_as_ever(monkeypatch: pytest
     assert tokens.dtype == whole.dtype
 
 
-def test_a_tokenizer_is_the_same_trained_on_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = []
-    for cut in (lambda texts: texts, lambda texts: (piece for text in texts for piece in pieces(text, 40))):
-        monkeypatch.setattr(bpe, "trainable", cut)
-        files.append(bpe.files(bpe.train(["".join(SAMPLE)], 400, "llama3", 2))["tokenizer.json"])
-    assert files[0] == files[1]
-
-
 @pytest.mark.parametrize("word", ["x", "1", "@", "\n", "日", "_", "\x00"])
 def test_a_word_of_millions_of_characters_is_trained_on_in_short_pieces(word: str) -> None:
     text = f"a {word * 10_000} b"
