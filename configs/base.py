@@ -4,6 +4,7 @@ A *Spec* says what to compute: every field is hashed into the node's key. *Resou
 in the manifest and never hashed, so moving a run from a laptop to a cluster keeps its keys.
 """
 
+from collections.abc import Collection
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,9 @@ class Spec(BaseModel):
     def needs_network(self) -> bool:
         """Whether pinning what this names asks a server. Only specs of external inputs are ever asked."""
         return True
+
+    def check_inputs(self, slots: Collection[str]) -> None:
+        """Raises ValueError where the spec speaks of an input that the node does not have. `slots`: those it has."""
 
 
 class Resources(BaseModel):
@@ -46,3 +50,6 @@ class Resources(BaseModel):
     """How many lost workers (killed, preempted, out of memory) a node survives; not charged to its shards."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Sequences a rank holds at once; None takes what the global batch gives. Training nodes only."""
+    tokens_from_store: bool = False
+    """Read training tokens from an object store as they are needed, instead of copying their shards to each machine
+    first: for more tokens than a disk holds. Slow unless the spec's shuffle_run is above 1. Training nodes only."""

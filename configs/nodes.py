@@ -42,6 +42,9 @@ class NodeKind:
     """module:function that makes the spec from what is written, before keys are computed."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """As `inputs`, of slots that stay empty where the recipe has no such node, or says `inputs: {slot: null}`."""
+    several: frozenset[str] = frozenset()
+    """The slots of `inputs` that take several nodes, each under a name: `inputs: {documents: {october: scrub-2}}` fills
+    the slot `documents.october`."""
     retractable: bool = False
     """Its spec's field `retracted` is filled with the retractions that hold in the store."""
 
@@ -64,6 +67,7 @@ class NodeKind:
 
 
 ONE_PROCESS = Resources(workers=1)
+SEVERAL_SOURCES = frozenset({"documents"})
 
 KINDS = (
     NodeKind(SnapshotSpec, "ray_jobs.crawl.job:snapshot", written=CrawlSource, pin="ray_jobs.crawl.pins:pin"),
@@ -105,8 +109,13 @@ KINDS = (
         {"documents": ("quality", "repeats", "semantic", "dedup", "filter")},
         optional={"eval_sets": "eval-sets"},
     ),
-    NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:run", {"documents": "scrub"}, ONE_PROCESS),
-    NodeKind(TokensSpec, "ray_jobs.tokenizer.tokens_job:run", {"documents": "scrub", "tokenizer": "tokenizer"}),
+    NodeKind(TokenizerSpec, "ray_jobs.tokenizer.job:run", {"documents": "scrub"}, ONE_PROCESS, several=SEVERAL_SOURCES),
+    NodeKind(
+        TokensSpec,
+        "ray_jobs.tokenizer.tokens_job:run",
+        {"documents": "scrub", "tokenizer": "tokenizer"},
+        several=SEVERAL_SOURCES,
+    ),
     NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
     NodeKind(
         EvaluateSpec,

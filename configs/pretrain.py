@@ -52,6 +52,10 @@ class PretrainSpec(Spec):
     """Sequences a step, over all ranks and micro-batches."""
     sequence_length: int = Field(default=128, ge=2)
     """Tokens that one sequence trains on."""
+    shuffle_run: int = Field(default=1, ge=1)
+    """The order of samples shuffles runs of so many neighbouring sequences, whose documents are shuffled within their
+    shard already. 1 shuffles every sequence by itself; 64 KB a run, such as 16 sequences of 2,048 tokens, is what
+    reading from an object store takes to be fast (resources.tokens_from_store)."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Of the computation. bf16 keeps fp32 master weights, gradient reduction, norm and optimizer state. On a CPU with
     avx512_bf16 it takes two thirds of the time of fp32, on one without ten times as long."""

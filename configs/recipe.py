@@ -2,11 +2,14 @@
 
 A recipe's section for a node holds the fields of its spec, and beside them `resources`, `generation` (raised to compute
 again), `inputs` (slot -> node, where it differs from the default; `dedup@3f2a9c0d1e4b5a67` is a checkpoint that stands
-in the store) and `kind` (where the node has another name):
+in the store; a slot that takes several nodes gives each a name) and `kind` (where the node has another name):
 
     dedup:
       threshold: 0.8
       resources: {workers: 4}
+    tokens:
+      inputs: {documents: {september: scrub, october: scrub-october}}
+      weights: {october: 2}
 """
 
 import difflib
@@ -27,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 RECIPES = Path(__file__).parent / "recipes"
 STANDING = re.compile(r"(?P<kind>[a-z][a-z0-9-]*)@(?P<key>[0-9a-f]{16,64})")
+SOURCE = re.compile(r"[a-z0-9][a-z0-9-]*")
 RESERVED = ("kind", "resources", "generation", "inputs")
 
 
@@ -124,13 +128,19 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     else:
         defaults = {slot: _first_of(nodes, all_sections) for slot, nodes in kind.inputs.items()}
         defaults |= {slot: node for slot, node in kind.optional.items() if node in all_sections}
-    given = section.get("inputs", {})
+    given = section.get("inputs") or {}
     slots = {**defaults, **kind.optional}
     for slot in given:
         if slot not in slots:
             raise ValueError(f"{name}.inputs has no slot {slot!r}: {_did_you_mean(slot, slots)}")
         if given[slot] is None and slot not in kind.optional:
             raise ValueError(f"{name}.inputs.{slot} is null, and {name} cannot do without it: name a node")
+    defaults = {slot: upstream for slot, upstream in defaults.items() if slot not in given}
+    given = {
+        one: upstream
+        for slot, value in given.items()
+        for one, upstream in _named_nodes(name, kind, slot, value).items()
+    }
     generation = section.get("generation", 1)
     if type(generation) is not int or generation < 1:
         raise ValueError(f"{name}.generation is {generation!r}: write a whole number from 1")
@@ -138,15 +148,37 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     resources = {**kind.resources.model_dump(exclude_unset=True), **(section.get("resources") or {})}
     inputs = {slot: upstream for slot, upstream in {**defaults, **given}.items() if upstream is not None}
     standing = {slot: _standing(name, slot, upstream) for slot, upstream in inputs.items() if "@" in str(upstream)}
+    written = checked(kind.in_recipe, fields, name)
+    try:
+        written.check_inputs(inputs)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from error
     return RecipeNode(
         name=name,
         kind=kind,
-        written=checked(kind.in_recipe, fields, name),
+        written=written,
         resources=checked(Resources, resources, f"{name}.resources"),
         inputs={slot: upstream for slot, upstream in inputs.items() if slot not in standing},
         generation=generation,
         standing=standing,
     )
+
+
+def _named_nodes(name: str, kind: NodeKind, slot: str, value: Any) -> dict[str, str | None]:
+    """What a recipe writes for one slot, as slots of one node each: `documents: {a: x}` is `documents.a: x`."""
+    if value is None or isinstance(value, str):
+        return {slot: value}
+    where = f"{name}.inputs.{slot}"
+    if slot not in kind.several:
+        raise ValueError(f"{where} is {value!r}: it takes one node, by its name")
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{where} is {value!r}: name a node, or several as {{september: scrub, october: scrub-2}}")
+    for source, upstream in value.items():
+        if not isinstance(source, str) or not SOURCE.fullmatch(source):
+            raise ValueError(f"{where} calls a source {source!r}: use lower-case letters, digits and -")
+        if not isinstance(upstream, str):
+            raise ValueError(f"{where}.{source} is {upstream!r}: name a node")
+    return {f"{slot}.{source}": upstream for source, upstream in value.items()}
 
 
 def _first_of(nodes: str | tuple[str, ...], all_sections: Mapping[str, Any]) -> str:

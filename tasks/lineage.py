@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from configs.recipe import RecipeNode
+from configs.tokens import source_names
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import OutputFile
 from tasks.plan import Plan
@@ -42,6 +44,8 @@ class TracedToken:
     document_start: int
     document_length: int
     """The document's tokens in the shard, its end-of-text with them."""
+    source: str
+    """Of the tokens node: `documents` where it has only one."""
     document: TracedDocument
 
 
@@ -73,9 +77,9 @@ def trace_token(plan: Plan, place: str) -> TracedToken:
     checkpoint = Checkpoint(plan.store, planned.manifest)
     shard = int(match["shard"]) if match["shard"] else None
     file, position = _shard_of(checkpoint.files(TOKENS, part), shard, int(match["position"]), f"{name}/{part}")
-    id, start, length = _document_at(checkpoint, part, file.shard, position)
+    id, source, start, length = _document_at(checkpoint, part, file.shard, position)
     tokens = _read_tokens(checkpoint, file, start, length)
-    (document,) = trace(plan, id)
+    document = _traced(plan, planned.recipe_node, id, source)
 
     vocabulary = _vocabulary(plan, planned.recipe_node.inputs["tokenizer"])
     words = [vocabulary[token] for token in tokens.tolist()]
@@ -94,8 +98,22 @@ def trace_token(plan: Plan, place: str) -> TracedToken:
         text_end=text_end,
         document_start=start,
         document_length=length,
+        source=source,
         document=document,
     )
+
+
+def _traced(plan: Plan, node: RecipeNode, id: str, source: str) -> TracedDocument:
+    """The document. Raises ValueError where this recipe's filters have not seen it, for its source is another's."""
+    for slot, name in source_names([*node.inputs, *node.standing]).items():
+        if name == source and slot in node.standing:
+            kind, digits = node.standing[slot]
+            raise ValueError(
+                f"{id} is of the source {source}, {kind}@{digits}, which another recipe made: ask there for "
+                f"`headrace why {id}`"
+            )
+    (document,) = trace(plan, id)
+    return document
 
 
 def _shard_of(files: list[OutputFile], shard: int | None, position: int, where: str) -> tuple[OutputFile, int]:
@@ -116,16 +134,17 @@ def _shard_of(files: list[OutputFile], shard: int | None, position: int, where: 
     raise AssertionError("positions below the sum lie in a shard")
 
 
-def _document_at(checkpoint: Checkpoint, part: str, shard: int, position: int) -> tuple[str, int, int]:
-    """Id, first token and number of tokens of the document that holds the position."""
+def _document_at(checkpoint: Checkpoint, part: str, shard: int, position: int) -> tuple[str, str, int, int]:
+    """Id, source, first token and number of tokens of the document that holds the position."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     (file,) = [file for file in checkpoint.files(TOKEN_INDEX, part) if file.shard == shard]
-    index = pq.read_table(pa.BufferReader(checkpoint.read(file)), columns=["id", "start", "length"])
+    index = pq.read_table(pa.BufferReader(checkpoint.read(file)), columns=["id", "source", "start", "length"])
     row = int(np.searchsorted(index["start"].to_numpy(), position, side="right")) - 1
-    return index["id"][row].as_py(), index["start"][row].as_py(), index["length"][row].as_py()
+    (found,) = index.slice(row, 1).to_pylist()
+    return found["id"], found["source"], found["start"], found["length"]
 
 
 def _read_tokens(

@@ -23,7 +23,8 @@ class Step:
     """kept or dropped."""
     facts: dict[str, Any]
     """The audit's other columns that say something: scores, rule, value, threshold, source, duplicate_of. Of a tokens
-    node: place (node/part/shard@position, which `headrace why` takes), num_tokens with end-of-text, num_bytes."""
+    node: place (node/part/shard@position, which `headrace why` takes), source, num_tokens with end-of-text, num_bytes;
+    a document of a source of weight 2 has two such steps."""
 
 
 @dataclass
@@ -84,7 +85,12 @@ def _add_tokens(name: str, checkpoint: Checkpoint, documents: dict[str, TracedDo
     for part in ("train", "heldout"):
         for row in _rows(checkpoint, "id", documents, TOKEN_INDEX, part):
             place = f"{name}/{part}/{row['shard']:05d}@{row['start']}"
-            facts = {"place": place, "num_tokens": row["length"], "num_bytes": row["bytes"]}
+            facts = {
+                "place": place,
+                "source": row["source"],
+                "num_tokens": row["length"],
+                "num_bytes": row["bytes"],
+            }
             documents[row["id"]].steps.append(Step(name, "kept", facts))
 
 

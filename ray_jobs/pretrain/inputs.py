@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from configs.base import Resources
 from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 
@@ -19,12 +20,13 @@ def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
         )
 
 
-def training_samples(tokens: Checkpoint, spec: PretrainSpec) -> "TokenDataset":
+def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resources) -> "TokenDataset":
     """The fixed order of training sequences that the spec's seed gives. Raises ValueError where there is none."""
     from ray_jobs.tokenizer.loader import TokenDataset
+    from ray_jobs.tokenizer.streams import stream_of
 
-    paths = [tokens.local_path(file) for file in tokens.files("tokens.bin", stage="train")]
-    return TokenDataset(paths, str(tokens.manifest.metrics["dtype"]), spec.sequence_length, spec.seed)
+    stream = stream_of(tokens, "train", resources.tokens_from_store)
+    return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
 
 
 def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:

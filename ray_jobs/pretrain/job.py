@@ -89,7 +89,7 @@ def training_job(
     """Checks what can be checked before any rank starts. Raises ValueError as `run` does."""
     vocabulary = vocabulary_of(inputs["tokenizer"])
     check_same_tokenizer(inputs["tokens"], inputs["tokenizer"])
-    check_batch(spec, len(training_samples(inputs["tokens"], spec)), resources.workers)
+    check_batch(spec, len(training_samples(inputs["tokens"], spec, resources)), resources.workers)
     return TrainingJob(spec, inputs["tokens"], vocabulary, store, path, attempt, resources)
 
 

@@ -69,7 +69,7 @@ def train_rank(
         train(
             job.spec,
             job.vocabulary.num_tokens,
-            training_samples(job.tokens, job.spec),
+            training_samples(job.tokens, job.spec, job.resources),
             StepStore(job.store, job.path),
             device_of_rank(job.resources),
             session=session,

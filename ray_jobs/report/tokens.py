@@ -119,7 +119,7 @@ def fertility(node: Node) -> Markup | None:
     """Bytes a token by language, in the shards that the report reads."""
     sums: dict[str, list[int]] = {}
     for receipt in read_receipts(node, "train"):
-        for language, (num_bytes, num_tokens) in receipt.info.get("languages", {}).items():
+        for language, (num_bytes, num_tokens, *_) in receipt.info.get("languages", {}).items():
             entry = sums.setdefault(language, [0, 0])
             entry[0] += num_bytes
             entry[1] += num_tokens

@@ -6,7 +6,7 @@
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.tokenizer import bpe
-from ray_jobs.tokenizer.documents import read, texts_of
+from ray_jobs.tokenizer.documents import files_of, nodes_of, sources_of, texts_of
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.sampling import places
 
@@ -29,10 +29,9 @@ log = logging.getLogger("headrace")
 
 
 def run(spec: TokenizerSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
-    documents = inputs["documents"]
     done = output.standing("tokenizer")
     if done is None:
-        done = output.write("tokenizer", trained(spec, documents))
+        done = output.write("tokenizer", trained(spec, sources_of(inputs)))
     counters = done.counters
     return Outcome(
         ("tokenizer",),
@@ -44,9 +43,9 @@ def run(spec: TokenizerSpec, inputs: dict[str, Checkpoint], output: NodeOutput, 
     )
 
 
-def trained(spec: TokenizerSpec, documents: Checkpoint) -> ShardOutput:
+def trained(spec: TokenizerSpec, documents: Mapping[str, Checkpoint]) -> ShardOutput:
     """The tokenizer's files, and what it does on the first part of its own sample."""
-    total_bytes = documents.manifest.counters["text_bytes_kept"]
+    total_bytes = sum(source.manifest.counters["text_bytes_kept"] for source in documents.values())
     share = spec.sample_bytes / total_bytes if total_bytes else 0.0
     seen = {"sample_documents": 0, "sample_bytes": 0}
     model = bpe.train(
@@ -54,7 +53,7 @@ def trained(spec: TokenizerSpec, documents: Checkpoint) -> ShardOutput:
     )
     if seen["sample_bytes"] == 0:
         raise UserError(
-            f"a sample of {spec.sample_bytes} bytes of {documents.node}'s {total_bytes} holds no text: raise "
+            f"a sample of {spec.sample_bytes} bytes of the {total_bytes} of {nodes_of(documents)} holds no text: raise "
             "tokenizer.sample_bytes, or take more of the crawl"
         )
     vocab_size = model.get_vocab_size()
@@ -81,10 +80,10 @@ def trained(spec: TokenizerSpec, documents: Checkpoint) -> ShardOutput:
     )
 
 
-def sample(documents: Checkpoint, share: float, seed: int) -> Iterator[str]:
-    """Texts of a random share of the documents, in the order of the files; one file is held at a time."""
-    for file in documents.files("documents.parquet"):
-        table = read(documents, file, ["id", "text"])
+def sample(documents: Mapping[str, Checkpoint], share: float, seed: int) -> Iterator[str]:
+    """Texts of a random share of all sources' documents, in the order of the files; one file is held at a time."""
+    for file in files_of(documents):
+        table = file.read(["id", "text"])
         chosen = places(table["id"].to_pylist(), "tokenizer-sample", seed) < share
         yield from texts_of(table.filter(pa.array(chosen)))
 

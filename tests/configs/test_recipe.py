@@ -110,3 +110,52 @@ def test_a_whole_section_can_be_replaced_and_keeps_its_resources() -> None:
     recipe = load_recipe("tiny", ["snapshot={archives: {urls: [/data/*.warc.gz]}}"])
     assert recipe.nodes["snapshot"].written.archives.urls == ("/data/*.warc.gz",)
     assert recipe.nodes["snapshot"].resources == load_recipe("tiny").nodes["snapshot"].resources
+
+
+def sources_of(documents: object, **tokens: object) -> dict[str, str]:
+    written = {"snapshot": {"documentation": {}}, "filter": {}, "scrub": {}, "tokenizer": {}}
+    later = {"scrub-october": {"kind": "scrub", "generation": 2}}
+    section = {"inputs": {"documents": documents}, **tokens}
+    node = make_recipe({"nodes": {**written, **later, "tokens": section}}, "made").nodes["tokens"]
+    return {**node.inputs, **{slot: f"{kind}@{key}" for slot, (kind, key) in node.standing.items()}}
+
+
+def test_a_slot_of_sources_takes_one_node_or_several_by_name() -> None:
+    assert sources_of("scrub-october") == {"documents": "scrub-october", "tokenizer": "tokenizer"}
+    several = {"september": "scrub", "october": "scrub-october", "august": "scrub@0123456789abcdef"}
+    assert sources_of(several, weights={"october": 2, "august": 0.5}) == {
+        "documents.september": "scrub",
+        "documents.october": "scrub-october",
+        "documents.august": "scrub@0123456789abcdef",
+        "tokenizer": "tokenizer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("documents", "weights", "message"),
+    [
+        ({"october": "scrub-octobre"}, {}, "no node of recipe made: did you mean 'scrub-october'?"),
+        ({}, {}, "tokens.inputs.documents is {}: name a node, or several as {september: scrub, october: scrub-2}"),
+        (["scrub", "scrub-october"], {}, "name a node, or several as {september: scrub"),
+        ({"October": "scrub"}, {}, "calls a source 'October': use lower-case letters, digits and -"),
+        ({"october": None}, {}, "tokens.inputs.documents.october is None: name a node"),
+        ({"a": "scrub", "b": "scrub"}, {"c": 2}, "tokens.weights names 'c', which is no source: There are: a, b"),
+        ({"may": "scrub"}, {"mya": 2}, "no source: did you mean 'may'? There are: may"),
+        ("scrub", {"scrub": 2}, "tokens.weights names 'scrub', which is no source: There are: documents"),
+        ({"a": "scrub"}, {"a": -1}, "tokens.weights.a is -1: input should be greater than or equal to 0"),
+        ({"a": "scrub"}, {"a": "much"}, "tokens.weights.a is 'much': input should be a valid number"),
+    ],
+)
+def test_wrong_sources_and_weights_are_named(documents: object, weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        sources_of(documents, weights=weights)
+    assert message in str(caught.value)
+
+
+def test_other_slots_take_one_node_only() -> None:
+    with pytest.raises(ValueError, match=r"tokens\.inputs\.tokenizer is .*: it takes one node, by its name"):
+        load_recipe("tiny", ["tokens.inputs.tokenizer={a: tokenizer}"])
+
+
+def test_one_source_keeps_the_slot_and_so_the_key_that_it_always_had() -> None:
+    assert set(load_recipe("tiny").nodes["tokens"].inputs) == {"documents", "tokenizer"}

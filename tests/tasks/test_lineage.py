@@ -14,6 +14,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.loader import TokenDataset
+from ray_jobs.tokenizer.streams import stream_of
 from tasks.lineage import TracedToken, is_place, trace_token
 from tasks.plan import Plan, make_plan
 from tasks.trace import trace
@@ -118,8 +119,7 @@ def test_a_document_names_the_tokens_that_it_became(plan: Plan) -> None:
 
 def test_a_position_in_the_stream_is_the_one_that_training_reads(plan: Plan) -> None:
     tokens = checkpoint_of(plan, "tokens")
-    paths = [tokens.local_path(file) for file in tokens.files("tokens.bin", "train")]
-    dataset = TokenDataset(paths, str(tokens.manifest.metrics["dtype"]), sequence_length=16, seed=1)
+    dataset = TokenDataset(stream_of(tokens, "train"), sequence_length=16, seed=1)
     encoder = Encoder(checkpoint_of(plan, "tokenizer").read(checkpoint_of(plan, "tokenizer").file("tokenizer.json")))
     windows = dataset.windows(0, 12)
     for window, sample in zip(windows.tolist(), dataset.batch(0, 12), strict=True):

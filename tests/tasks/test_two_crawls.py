@@ -1,5 +1,7 @@
-"""A recipe of two crawls, the second deduplicated after the first: what `why` and `retract` say of their pages."""
+"""A recipe of two crawls, the second deduplicated after the first, and one corpus of both: what `why`, `audit` and
+`retract` say of their pages and tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from configs.recipe import Recipe, make_recipe
 from ray_jobs.checkpoint.retraction import Retracted, Retraction
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.cluster.runner import InputKey, NodeRequest, run_node
+from tasks.audit import audit_tables, query
+from tasks.lineage import trace_token
 from tasks.plan import Plan, make_plan
 from tasks.retraction import touched
 from tasks.trace import trace
@@ -34,6 +38,8 @@ def recipe(archives: list[Path]) -> Recipe:
         inputs = {"documents": f"filter-{number}", **earlier}
         nodes[f"dedup-{number}"] = {"kind": "dedup", "inputs": inputs}
     nodes["tokenizer"] = {"vocab_size": 300, "inputs": {"documents": "dedup-2"}}
+    both = {"documents": {"september": "dedup-1", "october": "dedup-2"}}
+    nodes["tokens"] = {"inputs": both, "weights": {"october": 2}, "heldout_share": 0}
     return make_recipe({"about": "", "nodes": nodes}, "two")
 
 
@@ -72,7 +78,37 @@ def test_a_copy_names_the_page_of_the_earlier_crawl_and_its_own_archive(plan: Pl
     assert dropped.facts["duplicate_of_url"] == "http://a.example/original"
     (original,) = trace(plan, "http://a.example/original")
     assert original.archive.endswith("first.warc.gz")
-    assert [step.node for step in original.steps] == ["filter-1", "dedup-1"]
+    assert [step.node for step in original.steps] == ["filter-1", "dedup-1", "tokens"]
+
+
+def test_a_token_of_any_source_leads_to_its_page_and_a_page_to_all_its_tokens(plan: Plan) -> None:
+    for url, source, copies in (("http://a.example/original", "september", 1), ("http://b.example/own", "october", 2)):
+        (document,) = trace(plan, url)
+        steps = [step.facts for step in document.steps if step.node == "tokens"]
+        assert [facts["source"] for facts in steps] == [source] * copies
+        for facts in steps:
+            token = trace_token(plan, facts["place"])
+            assert (token.source, token.document.id, token.text_start) == (source, document.id, 0)
+    manifest = plan.nodes["tokens"].manifest
+    assert manifest is not None
+    for position in range(0, manifest.counters["train_num_tokens"], 7):
+        assert trace_token(plan, f"tokens@{position}").document.url.startswith("http://")
+
+
+def test_the_audit_names_the_source_of_every_token(plan: Plan) -> None:
+    sql = "SELECT source, count(*), count(DISTINCT id) FROM tokens GROUP BY source ORDER BY source"
+    assert query(plan, audit_tables(plan), sql).rows == [("october", 2, 1), ("september", 1, 1)]
+
+
+def test_a_token_of_another_recipes_source_says_where_to_ask(plan: Plan) -> None:
+    node = plan.nodes["tokens"].recipe_node
+    standing = {"documents.september": ("dedup", plan.nodes["dedup-1"].key[:16])}
+    inputs = {slot: upstream for slot, upstream in node.inputs.items() if slot not in standing}
+    moved = replace(plan.nodes["tokens"], recipe_node=replace(node, inputs=inputs, standing=standing))
+    elsewhere = replace(plan, nodes={**plan.nodes, "tokens": moved})
+    (document,) = trace(plan, "http://a.example/original")
+    with pytest.raises(ValueError, match=r"is of the source september, dedup@\w{16}, which another recipe made"):
+        trace_token(elsewhere, document.steps[-1].facts["place"])
 
 
 def test_a_model_has_seen_what_reached_it_and_not_what_it_was_compared_with(plan: Plan) -> None:

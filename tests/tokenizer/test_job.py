@@ -14,6 +14,7 @@ from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.loader import TokenDataset
 from ray_jobs.tokenizer.sampling import places
+from ray_jobs.tokenizer.streams import stream_of
 from tests.dedup.corpus import computed, debian_texts, document_table, published, rows
 
 SENTENCES = [f"Sentence number {i} says that {i % 7} times {i % 5} is {(i % 7) * (i % 5)}.\n" * 4 for i in range(200)]
@@ -107,8 +108,7 @@ def test_the_loader_reads_what_the_node_leaves(store: Store) -> None:
     documents = scrubbed(store, shards(SENTENCES, 70))
     trained = tokenizer(documents)
     checkpoint = tokens(documents, trained)
-    paths = [checkpoint.local_path(file) for file in checkpoint.files("tokens.bin", "train")]
-    dataset = TokenDataset(paths, str(checkpoint.manifest.metrics["dtype"]), sequence_length=32, seed=1)
+    dataset = TokenDataset(stream_of(checkpoint, "train"), sequence_length=32, seed=1)
     stream = np.concatenate(stored(checkpoint, "train"))
     batch = dataset.batch(0, len(dataset))
     order = np.argsort(dataset.windows(0, len(dataset)))
@@ -160,7 +160,9 @@ def test_odd_documents_are_encoded_and_their_repairs_counted(store: Store) -> No
     texts = ["", "\x00", "\ufffd\ufffd\ufffd lone surrogate", "word", "<|endoftext|><|pad|>", "日本語 😀"]
     assert (first == encoder.end_of_text).sum() == len(odd)
     assert (first == encoder.pad).sum() == 0
-    assert encoder.decode(first.tolist()) == "".join(f"{text}<|endoftext|>" for text in texts)
+    order = [int(row["id"][-12:]) for row in rows(checkpoint, "index.parquet", "train") if row["shard"] == 0]
+    assert sorted(order) == list(range(len(odd)))
+    assert encoder.decode(first.tolist()) == "".join(f"{texts[place]}<|endoftext|>" for place in order)
     assert checkpoint.manifest.counters["train_documents_repaired"] == 1
 
 

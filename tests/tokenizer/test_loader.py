@@ -8,6 +8,7 @@ import pytest
 
 from ray_jobs.tokenizer.loader import TokenDataset
 from ray_jobs.tokenizer.permutation import Permutation
+from ray_jobs.tokenizer.streams import LocalStream
 
 
 def write_shards(folder: Path, sizes: list[int], dtype: str = "uint16") -> list[Path]:
@@ -63,7 +64,7 @@ def test_permutation_is_pinned() -> None:
 @pytest.mark.parametrize("sizes", [[1000], [1, 0, 0, 3, 500, 2, 496, 0], [10] * 100])
 def test_an_epoch_shows_every_window_once_across_shard_seams(tmp_path: Path, sizes: list[int]) -> None:
     length = 7
-    dataset = TokenDataset(write_shards(tmp_path, sizes), "uint16", length, seed=1)
+    dataset = TokenDataset(LocalStream(write_shards(tmp_path, sizes), "uint16"), length, seed=1)
     num_tokens = sum(sizes)
     assert len(dataset) == (num_tokens - 1) // length
     batch = dataset.batch(0, len(dataset))
@@ -77,8 +78,8 @@ def test_an_epoch_shows_every_window_once_across_shard_seams(tmp_path: Path, siz
 
 def test_the_order_does_not_depend_on_how_shards_are_cut(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    one = TokenDataset(write_shards(tmp_path / "a", [999]), "uint16", 10, seed=4)
-    many = TokenDataset(write_shards(tmp_path / "b", [333, 5, 0, 661]), "uint16", 10, seed=4)
+    one = TokenDataset(LocalStream(write_shards(tmp_path / "a", [999]), "uint16"), 10, seed=4)
+    many = TokenDataset(LocalStream(write_shards(tmp_path / "b", [333, 5, 0, 661]), "uint16"), 10, seed=4)
     assert np.array_equal(one.batch(0, 250), many.batch(0, 250))
 
 
@@ -88,22 +89,22 @@ def test_stopping_on_8_ranks_and_going_on_with_3_shows_the_very_next_sample(tmp_
 
     def step(world: int, number: int) -> np.ndarray:
         share = global_batch // world
-        ranks = [TokenDataset(paths, "uint16", 16, seed=9) for _ in range(world)]
+        ranks = [TokenDataset(LocalStream(paths, "uint16"), 16, seed=9) for _ in range(world)]
         return np.concatenate([d.batch(number * global_batch + r * share, share) for r, d in enumerate(ranks)])
 
-    whole = TokenDataset(paths, "uint16", 16, seed=9).batch(0, 40 * global_batch)  # three epochs
+    whole = TokenDataset(LocalStream(paths, "uint16"), 16, seed=9).batch(0, 40 * global_batch)  # three epochs
     resumed = np.concatenate([step(8, s) for s in range(17)] + [step(3, s) for s in range(17, 40)])
     assert np.array_equal(whole, resumed)
 
 
 def test_epochs_and_seeds_have_other_orders(tmp_path: Path) -> None:
     paths = write_shards(tmp_path, [3001])
-    dataset = TokenDataset(paths, "uint16", 10, seed=1)
+    dataset = TokenDataset(LocalStream(paths, "uint16"), 10, seed=1)
     n = len(dataset)
     first, second = dataset.batch(0, n), dataset.batch(n, n)
     assert not np.array_equal(first, second)
     assert np.array_equal(np.sort(first[:, 0]), np.sort(second[:, 0]))
-    assert not np.array_equal(first, TokenDataset(paths, "uint16", 10, seed=2).batch(0, n))
+    assert not np.array_equal(first, TokenDataset(LocalStream(paths, "uint16"), 10, seed=2).batch(0, n))
     across = dataset.batch(n - 3, 6)
     assert np.array_equal(across, np.concatenate([first[-3:], second[:3]]))
 
@@ -111,12 +112,12 @@ def test_epochs_and_seeds_have_other_orders(tmp_path: Path) -> None:
 def test_uint32_tokens_and_an_unshuffled_read(tmp_path: Path) -> None:
     path = tmp_path / "tokens.bin"
     path.write_bytes((np.arange(21, dtype="<u4") + 100_000).tobytes())
-    dataset = TokenDataset([path], "uint32", 5, seed=0)
+    dataset = TokenDataset(LocalStream([path], "uint32"), 5, seed=0)
     assert dataset.read(np.arange(4))[:, 0].tolist() == [100_000, 100_005, 100_010, 100_015]
 
 
 def test_a_dataset_travels_to_another_process_without_its_tokens(tmp_path: Path) -> None:
-    dataset = TokenDataset(write_shards(tmp_path, [60_000]), "uint16", 10, seed=0)
+    dataset = TokenDataset(LocalStream(write_shards(tmp_path, [60_000]), "uint16"), 10, seed=0)
     before = dataset.batch(0, 5)
     data = pickle.dumps(dataset)
     assert len(data) < 5000
@@ -126,14 +127,14 @@ def test_a_dataset_travels_to_another_process_without_its_tokens(tmp_path: Path)
 def test_unusable_shards_are_refused_with_a_reason(tmp_path: Path) -> None:
     paths = write_shards(tmp_path, [5, 0, 5])
     with pytest.raises(ValueError, match="shorter sequence_length"):
-        TokenDataset(paths, "uint16", 10, seed=0)
-    assert len(TokenDataset(paths, "uint16", 9, seed=0)) == 1
+        TokenDataset(LocalStream(paths, "uint16"), 10, seed=0)
+    assert len(TokenDataset(LocalStream(paths, "uint16"), 9, seed=0)) == 1
     with pytest.raises(ValueError, match="hold no sequence"):
-        TokenDataset([], "uint16", 4, seed=0)
+        TokenDataset(LocalStream([], "uint16"), 4, seed=0)
     with pytest.raises(ValueError, match="check the dtype"):
-        TokenDataset(paths, "uint32", 2, seed=0)
+        TokenDataset(LocalStream(paths, "uint32"), 2, seed=0)
     with pytest.raises(ValueError, match="uint16 or uint32"):
-        TokenDataset(paths, "int64", 2, seed=0)
+        TokenDataset(LocalStream(paths, "int64"), 2, seed=0)
 
 
 def test_the_loader_needs_no_torch() -> None:
