@@ -13,7 +13,7 @@ import pyarrow as pa
 from ray_jobs.files.columns import text_buffers
 from ray_jobs.tokenizer.characters import classes
 from ray_jobs.tokenizer.merging import NOTHING, Bytes, Ints, Keys, Longs, Words
-from ray_jobs.tokenizer.splitting import Pattern, word_end
+from ray_jobs.tokenizer.splitting import Eights, Pattern, eights, word_end
 
 LONGEST_WORD = 2048
 BATCH_BYTES = 1 << 22
@@ -59,7 +59,7 @@ class WordCounter:
         # A line's first word has a blank that is not in the text.
         self._make_room(len(data) + 1, 2 * len(data) + len(batch) if self._pattern == BLANKS else len(data))
         self._slots, self._num_words = _count_texts(
-            data, ends, self._classes, self._pattern, self._slots, *self._table, self._num_words
+            data, eights(data), ends, self._classes, self._pattern, self._slots, *self._table, self._num_words
         )
 
     def add_words(self, words: Words) -> None:
@@ -111,6 +111,7 @@ def from_table(table: pa.Table) -> Words:
 @numba.njit(cache=True)
 def _count_texts(
     text: Bytes,
+    runs: Eights,
     text_ends: Longs,
     classes: Bytes,
     pattern: int,
@@ -132,7 +133,7 @@ def _count_texts(
                     continue
                 stop = _blanks_end(text, i, end, line_begins)
             else:
-                stop = word_end(text, i, end, classes, pattern)
+                stop = word_end(text, runs, i, end, classes, pattern)
             while i < stop:
                 part = stop
                 if stop - i > LONGEST_WORD:

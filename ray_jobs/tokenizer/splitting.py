@@ -5,6 +5,7 @@ some word. What the alternatives are stands at the functions below; `bpe` has th
 read sound UTF-8 and look at each byte once, but for white space, which they may look at twice.
 """
 
+import itertools
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from ray_jobs.tokenizer.characters import LETTER, NEWLINE, NUMBER, OTHER, SPACE
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+Eights: TypeAlias = npt.NDArray[np.uint64]
 
 
 class Pattern(IntEnum):
@@ -24,27 +26,38 @@ class Pattern(IntEnum):
 
 _APOSTROPHE, _BLANK = ord("'"), ord(" ")
 _MOST_DIGITS = 3  # a word of Llama 3's
+# Eight bytes at a time: a bit of each, the highest of each, what makes them small letters, and what lifts "a", and what
+# lifts the one behind "z", to the highest bit. Unsigned, as numba lets nothing signed overflow.
+_EACH = np.uint64(0x0101010101010101)
+_TOPS = np.uint64(0x8080808080808080)
+_SMALL, _BELOW_TOP = np.uint64(0x2020202020202020), np.uint64(0x7F7F7F7F7F7F7F7F)
+_FROM_A, _BEHIND_Z = np.uint64(0x1F1F1F1F1F1F1F1F), np.uint64(0x0505050505050505)
+
+
+def eights(data: Bytes) -> Eights:
+    """All runs of eight bytes as little-endian numbers, a view: uint64 [bytes - 7]."""
+    return np.ndarray((max(len(data) - 7, 0),), "<u8", data, strides=(1,))
 
 
 def split(data: bytes, classes: Bytes, pattern: Pattern) -> list[bytes]:
     """The words of sound UTF-8. `classes` is uint8 [0x110000], as `characters.classes` gives it."""
     view, ends, i = np.frombuffer(data, np.uint8), [0], 0
     while i < len(data):
-        i = word_end(view, i, len(data), classes, int(pattern))
+        i = word_end(view, eights(view), i, len(data), classes, int(pattern))
         ends.append(i)
-    return [data[first:end] for first, end in zip(ends, ends[1:], strict=False)]
+    return [data[first:end] for first, end in itertools.pairwise(ends)]
 
 
 @numba.njit(cache=True, inline="always")
-def word_end(data: Bytes, i: int, end: int, classes: Bytes, pattern: int) -> int:  # pragma: no cover
+def word_end(data: Bytes, runs: Eights, i: int, end: int, classes: Bytes, pattern: int) -> int:  # pragma: no cover
     """Past the last byte of the word that begins at i, of a text that goes to `end`."""
     if pattern == 0:
-        return _gpt2_end(data, i, end, classes)
-    return _llama3_end(data, i, end, classes)
+        return _gpt2_end(data, runs, i, end, classes)
+    return _llama3_end(data, runs, i, end, classes)
 
 
-@numba.njit(cache=True)
-def _gpt2_end(data: Bytes, i: int, end: int, classes: Bytes) -> int:  # pragma: no cover
+@numba.njit(cache=True, inline="always")
+def _gpt2_end(data: Bytes, runs: Eights, i: int, end: int, classes: Bytes) -> int:  # pragma: no cover
     """'s|'t|'re|'ve|'m|'ll|'d, or letters, or numbers, or others, each with a blank before them or none, or white space
     without its last character where other text follows, or white space."""
     first = data[i]
@@ -54,13 +67,15 @@ def _gpt2_end(data: Bytes, i: int, end: int, classes: Bytes) -> int:  # pragma: 
             return i + size
     at = i + 1 if first == _BLANK and i + 1 < end else i
     kind, size = _class_at(data, at, classes)
+    if kind == LETTER:
+        return _letters_end(data, runs, at + size, end, classes)
     if kind < SPACE:
         return _run_end(data, at + size, end, classes, kind)
     return _white_end(data, i, end, classes, False)
 
 
-@numba.njit(cache=True)
-def _llama3_end(data: Bytes, i: int, end: int, classes: Bytes) -> int:  # pragma: no cover
+@numba.njit(cache=True, inline="always")
+def _llama3_end(data: Bytes, runs: Eights, i: int, end: int, classes: Bytes) -> int:  # pragma: no cover
     """(?i:'s|'t|'re|'ve|'m|'ll|'d), or letters with any other character before them but a number or a line end, or one
     to three numbers, or others with a blank before them or none and all line ends behind them, or white space to its
     last line end, or white space without its last character where other text follows, or white space."""
@@ -72,7 +87,7 @@ def _llama3_end(data: Bytes, i: int, end: int, classes: Bytes) -> int:  # pragma
     kind, size = _class_at(data, i, classes)
     at = i + size
     if kind == LETTER:
-        return _run_end(data, at, end, classes, LETTER)
+        return _letters_end(data, runs, at, end, classes)
     if kind == NUMBER:
         for _ in range(_MOST_DIGITS - 1):
             if at < end:
@@ -81,7 +96,7 @@ def _llama3_end(data: Bytes, i: int, end: int, classes: Bytes) -> int:  # pragma
         return at
     behind, size = _class_at(data, at, classes) if at < end else (SPACE, 0)
     if behind == LETTER and kind != NEWLINE:
-        return _run_end(data, at + size, end, classes, LETTER)
+        return _letters_end(data, runs, at + size, end, classes)
     if kind == OTHER or (first == _BLANK and behind == OTHER):
         at = _run_end(data, at, end, classes, OTHER)
         while at < end and classes[data[at]] == NEWLINE:
@@ -113,6 +128,24 @@ def _run_end(data: Bytes, i: int, end: int, classes: Bytes, kind: int) -> int:  
             break
         i += size
     return i
+
+
+@numba.njit(cache=True, inline="always")
+def _letters_end(data: Bytes, runs: Eights, i: int, end: int, classes: Bytes) -> int:  # pragma: no cover
+    """Past the letters from i on; those of ASCII eight at a time."""
+    while i < len(runs):
+        eight = runs[i]
+        small = (eight | _SMALL) & _BELOW_TOP
+        others = ~((small + _FROM_A) & ~(small + _BEHIND_Z) & ~eight) & _TOPS
+        if others == 0:
+            i += 8
+            continue
+        before = ((others - np.uint64(1)) & ~others & _TOPS) >> np.uint64(7)  # a bit of each byte before the first
+        i += np.int64((before * _EACH) >> np.uint64(56))  # their number
+        if i < end and data[i] < 0x80:
+            return i
+        break
+    return _run_end(data, i, end, classes, LETTER) if i < end else end
 
 
 @numba.njit(cache=True)
