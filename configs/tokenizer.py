@@ -38,16 +38,16 @@ class TokenizerSpec(Spec):
     node: ClassVar[str] = "tokenizer"
     version: ClassVar[int] = 3
 
-    kind: Literal["bpe", "sentencepiece-bpe", "sentencepiece-unigram"] = "bpe"
+    model: Literal["bpe", "sentencepiece-bpe", "sentencepiece-unigram"] = "bpe"
     """`bpe`: byte-level, after a pre-tokenizer. The others: on characters, with blanks as pieces, single digits and
     bytes for characters without a piece; every text but U+2581 comes back from them."""
     vocab_size: int = Field(default=32_000, ge=260, le=1_000_000)
     """Tokens in all: special ones, 256 bytes, and what is learned. A small sample may fill fewer."""
     pre_tokenizer: Literal["gpt2", "llama3"] = "gpt2"
     """How text is cut before merging: GPT-2's pattern, or Llama 3's (digits in groups of up to three). SentencePiece's
-    kinds always cut at blanks and around digits."""
+    models always cut at blanks and around digits."""
     min_frequency: int = Field(default=2, ge=1)
-    """A pair is merged only if the sample has it this often. Of kind bpe."""
+    """A pair is merged only if the sample has it this often. Of model bpe."""
     chat_template: Literal["chatml", "llama2"] = "chatml"
     """How a dialogue becomes text: with a header and an end for each turn, or as Llama 2's."""
     sample_bytes: int = Field(default=200_000_000, ge=1)

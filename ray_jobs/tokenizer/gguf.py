@@ -84,7 +84,7 @@ def _vocabulary(tokenizer: Tokenizer, sentencepiece_model: bytes | None) -> Gguf
     if described["model"]["type"] != "BPE" or pre is None or pre not in PRE:
         raise ValueError(
             "this tokenizer cuts text in a way that llama.cpp has no name for, so a GGUF file of it would give other "
-            f"ids: train one with tokenizer.pre_tokenizer {' or '.join(PRE)}, or of kind sentencepiece-bpe"
+            f"ids: train one with tokenizer.pre_tokenizer {' or '.join(PRE)}, or tokenizer.model sentencepiece-bpe"
         )
     special = set(special_tokens_of(tokenizer).names)
     tokens = sorted(described["model"]["vocab"], key=described["model"]["vocab"].__getitem__)
@@ -106,7 +106,7 @@ def _of_pieces(data: bytes) -> GgufVocabulary:
     if model.trainer_spec.model_type != model.trainer_spec.BPE:
         raise ValueError(
             "llama.cpp's unigram has no bytes for characters without a piece, so a GGUF file of this tokenizer would "
-            "give other ids: train one of kind sentencepiece-bpe or bpe"
+            "give other ids: train one with tokenizer.model sentencepiece-bpe or bpe"
         )
     piece_type = sentencepiece_model_pb2.ModelProto.SentencePiece
     kinds = {

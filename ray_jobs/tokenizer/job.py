@@ -104,7 +104,7 @@ def count(shard: dict[str, int], context: Context) -> ShardOutput:
     chosen = [context.shares.get(language, nothing) for language in table["language"].to_pylist()]
     sample = table.filter(pa.array(place < np.array([share.sampled for share in chosen])))
     held_out = table.filter(pa.array(place >= np.array([share.held_out for share in chosen])))
-    counter = WordCounter(bpe.PATTERNS[spec.pre_tokenizer] if spec.kind == "bpe" else BLANKS)
+    counter = WordCounter(bpe.PATTERNS[spec.pre_tokenizer] if spec.model == "bpe" else BLANKS)
     counter.add(texts_of(sample))
     texts = [text[: spec.heldout_bytes] for text in texts_of(held_out)]
     kept = held_out.select(["id", "language"]).append_column("text", pa.array(texts, pa.large_string()))
@@ -121,10 +121,10 @@ def train(spec: TokenizerSpec, counted: Sequence[Receipt], output: NodeOutput) -
     """The tokenizer's files."""
     words = words_of(counted, output)
     model = None
-    if spec.kind == "bpe":
+    if spec.model == "bpe":
         tokenizer = bpe.trained(words, spec.vocab_size, spec.pre_tokenizer, spec.min_frequency)
     else:
-        model = sentence_pieces.train(words, spec.kind, spec.vocab_size)
+        model = sentence_pieces.train(words, spec.model, spec.vocab_size)
         tokenizer = sentence_pieces.to_tokenizer(model)
     vocab_size = tokenizer.get_vocab_size()
     if vocab_size < spec.vocab_size:

@@ -185,7 +185,7 @@ def test_what_is_measured_on_was_not_trained_on(store: Store) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece-bpe", "sentencepiece-unigram"])
 def test_every_kind_goes_all_the_way_to_tokens(store: Store, kind: str) -> None:
     documents = scrubbed(store, shards(SENTENCES, 100))
-    trained = tokenizer(documents, kind=kind, vocab_size=420, chat_template="llama2")
+    trained = tokenizer(documents, model=kind, vocab_size=420, chat_template="llama2")
     assert trained.manifest.metrics["round_trip_failures"] == 0
     names = {file.name for file in trained.manifest.outputs if file.stage == "tokenizer"}
     assert ("tokenizer.model" in names) == (kind != "bpe") and "chat_template.jinja" in names
