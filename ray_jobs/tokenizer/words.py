@@ -58,13 +58,13 @@ def new_cache() -> Cache:
     )
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, forceinline=True)
 def _mixed(low: np.uint64, high: np.uint64) -> np.uint64:  # pragma: no cover
     value = (low * SPREAD) ^ (high * _SPREAD)
     return (value ^ (value >> _HALF)) * SPREAD
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _key(data: Bytes, start: int, end: int) -> tuple[np.uint64, np.uint64]:  # pragma: no cover
     """The first two numbers of a word's slot, byte by byte."""
     size = np.uint64(end - start) << _SIZE_AT
@@ -86,7 +86,7 @@ def _key(data: Bytes, start: int, end: int) -> tuple[np.uint64, np.uint64]:  # p
 
 
 @numba.njit(cache=True)
-def _same(data: Bytes, start: int, size: int, stored: Bytes, place: int) -> bool:  # pragma: no cover
+def _same(data: Bytes, start: int, size: int, stored: Bytes, place: np.int64) -> bool:  # pragma: no cover
     i = 0
     while i < size and data[start + i] == stored[place + i]:
         i += 1
@@ -110,7 +110,7 @@ def _encode_word(
             and slots[slot + 1] == high
             and (size <= _SHORT or _same(data, start, size, stored_bytes, np.int64(slots[slot + 3])))
         ):
-            return _copy(slots[slot + 2], stored_tokens, tokens, at)
+            return _copy(slots[slot + 2], stored_tokens, tokens, at)  # type: ignore[return-value]
         slot = (slot + 4) & (len(slots) - 1)
     first = at
     at = merge(data, start, end, merges, room, tokens, at)
@@ -134,7 +134,7 @@ def _encode_word(
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _stored(
     tokens: Tokens, first: int, number: int, stored_tokens: npt.NDArray[np.uint32], used: Integers
 ) -> np.uint64:  # pragma: no cover
@@ -152,8 +152,10 @@ def _stored(
     return np.uint64(INLINE + 1) << _NUMBER_AT | np.uint64(place)
 
 
-@numba.njit(cache=True)
-def _copy(found: np.uint64, stored_tokens: npt.NDArray[np.uint32], tokens: Tokens, at: int) -> int:  # pragma: no cover
+@numba.njit(cache=True, forceinline=True)
+def _copy(
+    found: np.uint64, stored_tokens: npt.NDArray[np.uint32], tokens: Tokens, at: int
+) -> np.int64:  # pragma: no cover
     number = np.int64(found >> _NUMBER_AT)
     if number <= INLINE:
         for i in range(number):
@@ -202,7 +204,7 @@ def encode(
                     tokens[at] = found & _TOKEN
                     tokens[at + 1] = found >> _SECOND & _TOKEN
                     tokens[at + 2] = found >> _THIRD & _TOKEN
-                    at += number
+                    at += number  # type: ignore[assignment]
                     start = end
                     continue
             at = _encode_word(data, start, end, merges, room, cache, tokens, at)
