@@ -14,10 +14,9 @@ import numpy.typing as npt
 from ray_jobs.tokenizer.merges import SPREAD, TOKEN_BITS, Bytes, Integers, Merges, Room, Tokens, merge
 from ray_jobs.tokenizer.splitting import Eights, word_end
 
-_SLOT_BITS = 18
-"""Of the table: 2**18 slots of 32 bytes, of which half are taken at most."""
-_STORED_TOKENS, _STORED_BYTES = 1 << 20, 1 << 22
-"""Room for the tokens of words that have more than INLINE, and for the bytes of long words."""
+_SLOTS, _STORED_TOKENS, _STORED_BYTES = 1 << 18, 1 << 20, 1 << 22
+"""Slots of 32 bytes, of which half are taken at most; room for the tokens of words that have more than INLINE, and for
+the bytes of long words."""
 INLINE = 3
 """Tokens that a slot itself has room for, of TOKEN_BITS each."""
 _SHORT, _LONGEST = 15, 128
@@ -28,7 +27,7 @@ _SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
 _HALF, _SIZE_AT, _NUMBER_AT = np.uint64(32), np.uint64(56), np.uint64(60)
 _PLACE = np.uint64((1 << 60) - 1)
 _TOKEN, _SECOND, _THIRD = np.uint64((1 << TOKEN_BITS) - 1), np.uint64(TOKEN_BITS), np.uint64(2 * TOKEN_BITS)
-_SLOT_AT, _FREE = np.uint64(64 - _SLOT_BITS), np.uint64(0)
+_FREE = np.uint64(0)
 # The bytes that belong to a word of each length, of the first and the second eight.
 _LOW = np.array([(1 << 8 * min(size, 8)) - 1 for size in range(16)], dtype=np.uint64)
 _HIGH = np.array([(1 << 8 * max(size - 8, 0)) - 1 for size in range(16)], dtype=np.uint64)
@@ -49,19 +48,27 @@ class Cache(NamedTuple):
     """int64 [3]: slots, tokens and bytes in use."""
 
 
-def new_cache() -> Cache:
+def new_cache(num_slots: int = _SLOTS, num_tokens: int = _STORED_TOKENS, num_bytes: int = _STORED_BYTES) -> Cache:
+    """Of a power of 2 of slots, with room for the tokens and the bytes of a longest word at least."""
+    assert num_slots & (num_slots - 1) == 0 and num_tokens > _LONGEST and num_bytes >= _LONGEST
     return Cache(
-        np.zeros(4 << _SLOT_BITS, dtype=np.uint64),
-        np.empty(_STORED_TOKENS, dtype=np.uint32),
-        np.empty(_STORED_BYTES, dtype=np.uint8),
+        np.zeros(4 * num_slots, dtype=np.uint64),
+        np.empty(num_tokens, dtype=np.uint32),
+        np.empty(num_bytes, dtype=np.uint8),
         np.zeros(3, dtype=np.int64),
     )
 
 
-@numba.njit(cache=True, forceinline=True)
+@numba.njit(cache=True, inline="always")
 def _mixed(low: np.uint64, high: np.uint64) -> np.uint64:  # pragma: no cover
     value = (low * SPREAD) ^ (high * _SPREAD)
     return (value ^ (value >> _HALF)) * SPREAD
+
+
+@numba.njit(cache=True, inline="always")
+def _slot(low: np.uint64, high: np.uint64, slots: npt.NDArray[np.uint64]) -> np.int64:  # pragma: no cover
+    """The first of the slots, as a place in `slots`, that the word may be in."""
+    return np.int64(_mixed(low, high) >> _HALF) & (len(slots) - 4)
 
 
 @numba.njit(cache=True, forceinline=True)
@@ -103,7 +110,7 @@ def _encode_word(
         return merge(data, start, end, merges, room, tokens, at)
     slots, stored_tokens, stored_bytes, used = cache
     low, high = _key(data, start, end)
-    slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+    slot = _slot(low, high, slots)
     while slots[slot + 1] != _FREE:
         if (
             slots[slot] == low
@@ -122,7 +129,7 @@ def _encode_word(
     ):
         slots[:] = _FREE
         used[:] = 0
-        slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+        slot = _slot(low, high, slots)
     slots[slot], slots[slot + 1] = low, high
     slots[slot + 2] = _stored(tokens, first, number, stored_tokens, used)
     if size > _SHORT:
@@ -197,7 +204,7 @@ def encode(
                 # What most words are: short, known and in the first slot that they may be in.
                 low = runs[start] & _LOW[size]
                 high = runs[start + 8] & _HIGH[size] | np.uint64(size) << _SIZE_AT
-                slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+                slot = _slot(low, high, slots)
                 found = slots[slot + 2]
                 number = np.int64(found >> _NUMBER_AT)
                 if slots[slot] == low and slots[slot + 1] == high and number <= INLINE:
