@@ -29,7 +29,8 @@ _TAIL = 64
 
 # A merge in 64 bits: left token 20, right token 20, rank 23.
 TOKEN_BITS, RANK_BITS = 20, 23
-_EMPTY = -1
+_GROUP = 4
+_EMPTY, _NO_RANK = -1, 1 << RANK_BITS
 _NEVER = np.iinfo(np.int64).max
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Knuth, TAOCP 3, section 6.4
 
@@ -38,7 +39,8 @@ class Merges(NamedTuple):
     """The merges of a vocabulary, as compiled loops read them."""
 
     table: Integers
-    """int64 [power of 2]: an open-addressing hash table of the merges; _EMPTY where there is none."""
+    """int64 [power of 2]: a hash table of the merges in groups of _GROUP, which are looked through at once and fill up
+    from the left; what a full one has no room for is in the next. _EMPTY where there is none."""
     products: Integers
     """int64 [merges]: the token that each makes, by rank."""
     sizes: Integers
@@ -72,7 +74,7 @@ def byte_alphabet() -> Mapping[str, int]:
 def from_vocabulary(vocabulary: Mapping[str, int], merges: Sequence[Sequence[str]]) -> Merges | None:
     """Of a byte-level BPE's tokens and merges by rank; None where some byte has no token, or numbers are too large."""
     alphabet = byte_alphabet()
-    num_tokens = max(vocabulary.values()) + 1
+    num_tokens = max(vocabulary.values(), default=-1) + 1
     if not vocabulary.keys() >= alphabet.keys() or num_tokens >= 1 << TOKEN_BITS or len(merges) >= 1 << RANK_BITS:
         return None
     of_byte = np.zeros(256, dtype=np.int64)
@@ -81,7 +83,7 @@ def from_vocabulary(vocabulary: Mapping[str, int], merges: Sequence[Sequence[str
     sizes[list(vocabulary.values())] = [len(token) for token in vocabulary]
     pairs = np.array([(vocabulary[left], vocabulary[right]) for left, right in merges], np.int64).reshape(-1, 2)
     products = np.array([vocabulary[left + right] for left, right in merges], np.int64)
-    table = np.full(1 << max(4, (4 * len(merges)).bit_length()), _EMPTY, dtype=np.int64)
+    table = np.full(1 << max(4, (2 * len(merges)).bit_length()), _EMPTY, dtype=np.int64)
     _fill(table, pairs)
     return Merges(table, products, sizes, of_byte)
 
@@ -100,30 +102,34 @@ def encode_word(word: bytes, merges: Merges) -> list[int]:
 def _fill(table: Integers, pairs: Integers) -> None:  # pragma: no cover
     for rank in range(len(pairs)):
         key = pairs[rank, 0] << TOKEN_BITS | pairs[rank, 1]
-        place = _place(key, table)
+        place = _group(key, table)
         while table[place] != _EMPTY and table[place] >> RANK_BITS != key:
             place = (place + 1) & (len(table) - 1)
         table[place] = key << RANK_BITS | rank  # of two merges of the same tokens the later counts, as in tokenizers
 
 
-@numba.njit(cache=True, inline="always")
-def _place(key: int, table: Integers) -> int:  # pragma: no cover
-    return np.int64((np.uint64(key) * SPREAD) >> np.uint64(32)) & (len(table) - 1)
+@numba.njit(cache=True, forceinline=True)
+def _group(key: int, table: Integers) -> np.int64:  # pragma: no cover
+    return np.int64((np.uint64(key) * SPREAD) >> np.uint64(32)) & (len(table) - _GROUP)
 
 
-@numba.njit(cache=True, inline="always")
-def _join(symbols: Integers, i: int, j: int, table: Integers) -> int:  # pragma: no cover
+@numba.njit(cache=True, forceinline=True)
+def _join(symbols: Integers, i: int, j: int, table: Integers) -> np.int64:  # pragma: no cover
     """rank << 32 | i of the merge of the symbols at i and j, or _NEVER."""
     key = symbols[i] << TOKEN_BITS | symbols[j]
-    place = _place(key, table)
-    while table[place] != _EMPTY:
-        if table[place] >> RANK_BITS == key:
-            return (table[place] & ((1 << RANK_BITS) - 1)) << 32 | i
-        place = (place + 1) & (len(table) - 1)
-    return _NEVER
+    place = _group(key, table)
+    rank = np.int64(_NO_RANK)
+    while True:
+        for k in range(_GROUP):  # without a branch on what is found
+            other = table[place + k] ^ key << RANK_BITS
+            rank = other if other >> RANK_BITS == 0 else rank
+        if rank != _NO_RANK or table[place + _GROUP - 1] == _EMPTY:
+            break
+        place = (place + _GROUP) & (len(table) - 1)
+    return np.int64(_NEVER) if rank == _NO_RANK else rank << 32 | i
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _merge_all(data: Bytes, start: int, end: int, merges: Merges, room: Room) -> None:  # pragma: no cover
     """Leaves the tokens of so many bytes in `room`."""
     symbols, following, preceding, joins = room
@@ -156,7 +162,7 @@ def _merge_all(data: Bytes, start: int, end: int, merges: Merges, room: Room) ->
             joins[before] = _join(symbols, before, i, merges.table)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _write(size: int, room: Room, tokens: Tokens, at: int) -> int:  # pragma: no cover
     """Copies the tokens of `size` bytes out of the room; returns where they end."""
     i = 0
@@ -167,7 +173,7 @@ def _write(size: int, room: Room, tokens: Tokens, at: int) -> int:  # pragma: no
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def merge(
     data: Bytes, start: int, end: int, merges: Merges, room: Room, tokens: Tokens, at: int
 ) -> int:  # pragma: no cover
@@ -176,6 +182,14 @@ def merge(
     if end - start <= WINDOW:
         _merge_all(data, start, end, merges, room)
         return _write(end - start, room, tokens, at)
+    return _merge_windows(data, start, end, merges, room, tokens, at)
+
+
+@numba.njit(cache=True)
+def _merge_windows(
+    data: Bytes, start: int, end: int, merges: Merges, room: Room, tokens: Tokens, at: int
+) -> int:  # pragma: no cover
+    """The same of a long word."""
     begin = at
     first, furthest = start, start
     size, back = WINDOW, 1

@@ -141,7 +141,7 @@ def _letters_end(data: Bytes, runs: Eights, i: int, end: int, classes: Bytes) ->
             i += 8
             continue
         before = ((others - np.uint64(1)) & ~others & _TOPS) >> np.uint64(7)  # a bit of each byte before the first
-        i += np.int64((before * _EACH) >> np.uint64(56))  # their number
+        i += np.int64((before * _EACH) >> np.uint64(56))  # type: ignore[assignment]  # their number
         if i < end and data[i] < 0x80:
             return i
         break

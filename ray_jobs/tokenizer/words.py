@@ -14,10 +14,9 @@ import numpy.typing as npt
 from ray_jobs.tokenizer.merges import SPREAD, TOKEN_BITS, Bytes, Integers, Merges, Room, Tokens, merge
 from ray_jobs.tokenizer.splitting import Eights, word_end
 
-_SLOT_BITS = 18
-"""Of the table: 2**18 slots of 32 bytes, of which half are taken at most."""
-_STORED_TOKENS, _STORED_BYTES = 1 << 20, 1 << 22
-"""Room for the tokens of words that have more than INLINE, and for the bytes of long words."""
+_SLOTS, _STORED_TOKENS, _STORED_BYTES = 1 << 18, 1 << 20, 1 << 22
+"""Slots of 32 bytes, of which half are taken at most; room for the tokens of words that have more than INLINE, and for
+the bytes of long words."""
 INLINE = 3
 """Tokens that a slot itself has room for, of TOKEN_BITS each."""
 _SHORT, _LONGEST = 15, 128
@@ -28,7 +27,7 @@ _SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
 _HALF, _SIZE_AT, _NUMBER_AT = np.uint64(32), np.uint64(56), np.uint64(60)
 _PLACE = np.uint64((1 << 60) - 1)
 _TOKEN, _SECOND, _THIRD = np.uint64((1 << TOKEN_BITS) - 1), np.uint64(TOKEN_BITS), np.uint64(2 * TOKEN_BITS)
-_SLOT_AT, _FREE = np.uint64(64 - _SLOT_BITS), np.uint64(0)
+_FREE = np.uint64(0)
 # The bytes that belong to a word of each length, of the first and the second eight.
 _LOW = np.array([(1 << 8 * min(size, 8)) - 1 for size in range(16)], dtype=np.uint64)
 _HIGH = np.array([(1 << 8 * max(size - 8, 0)) - 1 for size in range(16)], dtype=np.uint64)
@@ -49,11 +48,13 @@ class Cache(NamedTuple):
     """int64 [3]: slots, tokens and bytes in use."""
 
 
-def new_cache() -> Cache:
+def new_cache(num_slots: int = _SLOTS, num_tokens: int = _STORED_TOKENS, num_bytes: int = _STORED_BYTES) -> Cache:
+    """Of a power of 2 of slots, with room for the tokens and the bytes of a longest word at least."""
+    assert num_slots & (num_slots - 1) == 0 and num_tokens > _LONGEST and num_bytes >= _LONGEST
     return Cache(
-        np.zeros(4 << _SLOT_BITS, dtype=np.uint64),
-        np.empty(_STORED_TOKENS, dtype=np.uint32),
-        np.empty(_STORED_BYTES, dtype=np.uint8),
+        np.zeros(4 * num_slots, dtype=np.uint64),
+        np.empty(num_tokens, dtype=np.uint32),
+        np.empty(num_bytes, dtype=np.uint8),
         np.zeros(3, dtype=np.int64),
     )
 
@@ -64,7 +65,13 @@ def _mixed(low: np.uint64, high: np.uint64) -> np.uint64:  # pragma: no cover
     return (value ^ (value >> _HALF)) * SPREAD
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
+def _slot(low: np.uint64, high: np.uint64, slots: npt.NDArray[np.uint64]) -> np.int64:  # pragma: no cover
+    """The first of the slots, as a place in `slots`, that the word may be in."""
+    return np.int64(_mixed(low, high) >> _HALF) & (len(slots) - 4)
+
+
+@numba.njit(cache=True, forceinline=True)
 def _key(data: Bytes, start: int, end: int) -> tuple[np.uint64, np.uint64]:  # pragma: no cover
     """The first two numbers of a word's slot, byte by byte."""
     size = np.uint64(end - start) << _SIZE_AT
@@ -86,7 +93,7 @@ def _key(data: Bytes, start: int, end: int) -> tuple[np.uint64, np.uint64]:  # p
 
 
 @numba.njit(cache=True)
-def _same(data: Bytes, start: int, size: int, stored: Bytes, place: int) -> bool:  # pragma: no cover
+def _same(data: Bytes, start: int, size: int, stored: Bytes, place: np.int64) -> bool:  # pragma: no cover
     i = 0
     while i < size and data[start + i] == stored[place + i]:
         i += 1
@@ -103,14 +110,14 @@ def _encode_word(
         return merge(data, start, end, merges, room, tokens, at)
     slots, stored_tokens, stored_bytes, used = cache
     low, high = _key(data, start, end)
-    slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+    slot = _slot(low, high, slots)
     while slots[slot + 1] != _FREE:
         if (
             slots[slot] == low
             and slots[slot + 1] == high
             and (size <= _SHORT or _same(data, start, size, stored_bytes, np.int64(slots[slot + 3])))
         ):
-            return _copy(slots[slot + 2], stored_tokens, tokens, at)
+            return _copy(slots[slot + 2], stored_tokens, tokens, at)  # type: ignore[return-value]
         slot = (slot + 4) & (len(slots) - 1)
     first = at
     at = merge(data, start, end, merges, room, tokens, at)
@@ -122,7 +129,7 @@ def _encode_word(
     ):
         slots[:] = _FREE
         used[:] = 0
-        slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+        slot = _slot(low, high, slots)
     slots[slot], slots[slot + 1] = low, high
     slots[slot + 2] = _stored(tokens, first, number, stored_tokens, used)
     if size > _SHORT:
@@ -134,7 +141,7 @@ def _encode_word(
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _stored(
     tokens: Tokens, first: int, number: int, stored_tokens: npt.NDArray[np.uint32], used: Integers
 ) -> np.uint64:  # pragma: no cover
@@ -152,8 +159,10 @@ def _stored(
     return np.uint64(INLINE + 1) << _NUMBER_AT | np.uint64(place)
 
 
-@numba.njit(cache=True)
-def _copy(found: np.uint64, stored_tokens: npt.NDArray[np.uint32], tokens: Tokens, at: int) -> int:  # pragma: no cover
+@numba.njit(cache=True, forceinline=True)
+def _copy(
+    found: np.uint64, stored_tokens: npt.NDArray[np.uint32], tokens: Tokens, at: int
+) -> np.int64:  # pragma: no cover
     number = np.int64(found >> _NUMBER_AT)
     if number <= INLINE:
         for i in range(number):
@@ -195,14 +204,14 @@ def encode(
                 # What most words are: short, known and in the first slot that they may be in.
                 low = runs[start] & _LOW[size]
                 high = runs[start + 8] & _HIGH[size] | np.uint64(size) << _SIZE_AT
-                slot = np.int64(_mixed(low, high) >> _SLOT_AT) * 4
+                slot = _slot(low, high, slots)
                 found = slots[slot + 2]
                 number = np.int64(found >> _NUMBER_AT)
                 if slots[slot] == low and slots[slot + 1] == high and number <= INLINE:
                     tokens[at] = found & _TOKEN
                     tokens[at + 1] = found >> _SECOND & _TOKEN
                     tokens[at + 2] = found >> _THIRD & _TOKEN
-                    at += number
+                    at += number  # type: ignore[assignment]
                     start = end
                     continue
             at = _encode_word(data, start, end, merges, room, cache, tokens, at)
