@@ -8,6 +8,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from ray_jobs.tokenizer.loader import TokenDataset
+    from ray_jobs.tokenizer.packing import PackedDataset
 
 
 def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
@@ -20,13 +21,17 @@ def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
         )
 
 
-def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resources) -> "TokenDataset":
+def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resources) -> "TokenDataset | PackedDataset":
     """The fixed order of training sequences that the spec's seed gives. Raises ValueError where there is none."""
     from ray_jobs.tokenizer.loader import TokenDataset
-    from ray_jobs.tokenizer.streams import stream_of
+    from ray_jobs.tokenizer.packing import PackedDataset
+    from ray_jobs.tokenizer.streams import document_lengths, stream_of
 
     stream = stream_of(tokens, "train", resources.tokens_from_store)
-    return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
+    if spec.packing == "concatenate":
+        return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
+    end_of_text = int(tokens.manifest.metrics["end_of_text"])
+    return PackedDataset(stream, document_lengths(tokens, "train"), spec.sequence_length, spec.seed, end_of_text)
 
 
 def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:

@@ -14,13 +14,15 @@ samples come from and where checkpoints and metrics go. One step:
 Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
 """
 
+import itertools
 import logging
 import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +48,10 @@ from ray_jobs.pretrain.optimizer import (
 from ray_jobs.pretrain.schedule import learning_rate
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 from ray_jobs.pretrain.tensors import load_step, save_step
+from ray_jobs.tokenizer.loader import read_ahead
+
+if TYPE_CHECKING:
+    from ray_jobs.tokenizer.packing import PackedBatch
 
 log = logging.getLogger("headrace")
 
@@ -64,8 +70,8 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """Sequences of one epoch."""
 
-    def batch(self, first: int, count: int) -> np.ndarray:
-        """The samples first … first+count−1: int64 [count, sequence_length + 1]."""
+    def batch(self, first: int, count: int) -> "np.ndarray | PackedBatch":
+        """The samples first … first+count−1: windows, int64 [count, sequence_length + 1], or packed documents."""
 
 
 class Curve(Protocol):
@@ -163,55 +169,56 @@ def train(
     share = spec.global_batch // world
     meter = _Meter(spec, num_tokens, len(samples), device, position.step)
     told = time.monotonic()
-    while position.step < spec.steps:
-        step = position.step
-        rate = learning_rate(step, spec.steps, spec.optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        sums = torch.zeros(5, dtype=torch.float64, device=device)
-        first = step * spec.global_batch + rank * share
-        for inputs_BL, targets_BL in _micro_batches(samples, first, share, micro_batch or share, num_tokens, device):
-            loss = model(inputs_BL, targets_BL)
-            loss.total.backward()
-            sums[0] += loss.cross_entropy
-            sums[1] += loss.z_loss
-            sums[2] += loss.num_tokens
-        gradients = local_gradients(model.parameters())
-        sums[3] = sum_of_squares(gradients)
-        sums[4] = float(should_stop())
-        own_loss = sums[0].clone()
-        entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
-        norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
-        if not math.isfinite(entropy + z_loss + norm):
-            raise ValueError(_divergence(step, own_loss, norm, spec))
-        torch._foreach_mul_(gradients, min(1.0, spec.optimizer.clip_norm / (norm + 1e-6)) / scored)
-        optimizer.step()
-        optimizer.zero_grad()
-        position.step += 1
-        _add(position.interval, entropy / scored, z_loss / scored, norm, spec.optimizer.clip_norm)
-        last = position.step == spec.steps
-        if position.step % spec.log_every == 0 or last:
-            record = meter.record(position, rate)
-            position.interval = Interval()
-            if curve is not None:
-                curve.add(record)
-            if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
-                told = time.monotonic()
-                progress(
-                    position.step,
-                    spec.steps,
-                    "steps",
-                    loss=record["loss"],
-                    tokens_per_second=record["tokens_per_second"],
-                )
-        if last or stops or position.step % spec.checkpoint_every == 0:
-            if curve is not None:  # before the receipt: a resumed run goes on after these lines
-                curve.flush()
-            save_step(steps, position.step, session, tensors, position.to_state(spec, session))
-            if rank == 0:
-                steps.keep_newest(spec.checkpoints_kept)
-        if stops and not last:
-            raise TrainingStopped(position.step)
+    size = micro_batch or share
+    with closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
+        while position.step < spec.steps:
+            step = position.step
+            rate = learning_rate(step, spec.steps, spec.optimizer)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            sums = torch.zeros(5, dtype=torch.float64, device=device)
+            for batch in itertools.islice(batches, math.ceil(share / size)):
+                loss = model(*_on_device(batch, num_tokens, device))
+                loss.total.backward()
+                sums[0] += loss.cross_entropy
+                sums[1] += loss.z_loss
+                sums[2] += loss.num_tokens
+            gradients = local_gradients(model.parameters())
+            sums[3] = sum_of_squares(gradients)
+            sums[4] = float(should_stop())
+            own_loss = sums[0].clone()
+            entropy, z_loss, scored, squares, stops = all_sum(sums).tolist()
+            norm = math.sqrt(squares) / scored if squares >= 0 else math.nan
+            if not math.isfinite(entropy + z_loss + norm):
+                raise ValueError(_divergence(step, own_loss, norm, spec))
+            torch._foreach_mul_(gradients, min(1.0, spec.optimizer.clip_norm / (norm + 1e-6)) / scored)
+            optimizer.step()
+            optimizer.zero_grad()
+            position.step += 1
+            _add(position.interval, entropy / scored, z_loss / scored, norm, spec.optimizer.clip_norm)
+            last = position.step == spec.steps
+            if position.step % spec.log_every == 0 or last:
+                record = meter.record(position, rate)
+                position.interval = Interval()
+                if curve is not None:
+                    curve.add(record)
+                if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
+                    told = time.monotonic()
+                    progress(
+                        position.step,
+                        spec.steps,
+                        "steps",
+                        loss=record["loss"],
+                        tokens_per_second=record["tokens_per_second"],
+                    )
+            if last or stops or position.step % spec.checkpoint_every == 0:
+                if curve is not None:  # before the receipt: a resumed run goes on after these lines
+                    curve.flush()
+                save_step(steps, position.step, session, tensors, position.to_state(spec, session))
+                if rank == 0:
+                    steps.keep_newest(spec.checkpoints_kept)
+            if stops and not last:
+                raise TrainingStopped(position.step)
     return position
 
 
@@ -282,19 +289,27 @@ def _agree(value: Any) -> Any:
     return shared[0]
 
 
-def _micro_batches(
-    samples: Samples, first: int, share: int, size: int, num_tokens: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This rank's slice of a global batch as (inputs_BL, targets_BL)."""
-    for start in range(first, first + share, size):
-        batch = samples.batch(start, min(size, first + share - start))
-        if batch.max() >= num_tokens:
-            raise ValueError(
-                f"samples {start} to {start + len(batch) - 1} hold token {batch.max()}, but the tokenizer has "
-                f"{num_tokens} tokens: train on tokens that this tokenizer made"
-            )
-        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
-        yield tokens[:, :-1], tokens[:, 1:]
+def _requests(spec: PretrainSpec, step: int, share: int, size: int) -> Iterator[tuple[int, int]]:
+    """This rank's slices of all global batches from that step on: first sample and count of every micro-batch."""
+    for first in range(step * spec.global_batch, spec.steps * spec.global_batch, spec.global_batch):
+        for start in range(0, share, size):
+            yield first + dist.get_rank() * share + start, min(size, share - start)
+
+
+def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch.device) -> tuple[Tensor, ...]:
+    """inputs_BL and targets_BL, and positions_BL where documents are packed."""
+    if isinstance(batch, np.ndarray):
+        arrays: tuple[np.ndarray, ...] = (batch,)
+    else:
+        arrays = (batch.inputs_CL, batch.targets_CL, batch.positions_CL)
+    largest = max(array.max() for array in arrays[:2])
+    if largest >= num_tokens:
+        raise ValueError(
+            f"the training data hold token {largest}, but the tokenizer has {num_tokens} tokens: train on tokens that "
+            "this tokenizer made"
+        )
+    tensors = tuple(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
+    return (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
 
 
 def _add(interval: Interval, loss: float, z_loss: float, norm: float, clip_norm: float) -> None:

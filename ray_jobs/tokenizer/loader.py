@@ -19,7 +19,7 @@ random documents of one shard, or one long document. The order stays a function 
 seed, i), and ranks that share a run fetch their own windows of it only.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -114,7 +114,7 @@ class TokenDataset:
         return out.reshape(len(windows), width)
 
 
-def read_ahead(samples: Batches[B], requests: Iterable[tuple[int, int]], depth: int = 2) -> Iterator[B]:
+def read_ahead(samples: Batches[B], requests: Iterable[tuple[int, int]], depth: int = 2) -> Generator[B]:
     """`samples.batch(first, count)` of each request in turn, while `depth` later ones are read in threads.
 
     What is read is the same as without; only the waiting for a disk or a network goes on beside the computation.

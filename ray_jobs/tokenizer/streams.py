@@ -6,7 +6,7 @@ A shard is a raw array of little-endian uint16 or uint32; their order is part of
 
 import mmap
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,11 @@ from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import Store
 
 DTYPES = ("uint16", "uint32")
+# The kernel is told what will be read, where it takes advice, unless it soon holds all of it: cold windows of 2,048
+# tokens come at 90 instead of 25 million tokens a second then, cached ones at 200 instead of 300 (measured on a local
+# disk, two threads).
+ADVISED = hasattr(mmap, "MADV_RANDOM") and hasattr(mmap, "MADV_WILLNEED")
+ADVISED_FROM_BYTES = 1 << 28
 # A request costs boto3 1.5 ms of processor time, and a further megabyte of its answer 1 ms (measured against a server
 # on the same machine): spans that are so near are fetched together.
 MERGED_GAP_BYTES = 1 << 16
@@ -88,25 +93,32 @@ class LocalStream(TokenStream):
     def __init__(self, paths: Sequence[Path], dtype: str):
         self.paths = tuple(Path(path) for path in paths)
         super().__init__([str(path) for path in self.paths], [path.stat().st_size for path in self.paths], dtype)
-        self._maps: dict[int, npt.NDArray[np.unsignedinteger]] = {}
+        self._advised = ADVISED and self.num_tokens * self.dtype.itemsize >= ADVISED_FROM_BYTES
+        self._maps: dict[int, tuple[mmap.mmap, npt.NDArray[np.unsignedinteger]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A map would be pickled as its contents.
         return {**self.__dict__, "_maps": {}}
 
     def _copy(self, spans: list[Span], out: npt.NDArray[np.int64]) -> None:
+        if self._advised:  # all spans are asked for before the first is waited for
+            for span in spans:
+                first, end = (place * self.dtype.itemsize for place in (span.start, span.start + span.length))
+                first -= first % mmap.PAGESIZE
+                self._map(span.shard)[0].madvise(mmap.MADV_WILLNEED, first, end - first)
         for span in spans:
-            out[span.place : span.place + span.length] = self._map(span.shard)[span.start : span.start + span.length]
+            _, tokens = self._map(span.shard)
+            out[span.place : span.place + span.length] = tokens[span.start : span.start + span.length]
 
-    def _map(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
-        tokens = self._maps.get(shard)
-        if tokens is None:
+    def _map(self, shard: int) -> tuple[mmap.mmap, npt.NDArray[np.unsignedinteger]]:
+        found = self._maps.get(shard)
+        if found is None:
             with self.paths[shard].open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if hasattr(mmap, "MADV_RANDOM"):  # else the kernel reads 128 KB around every window, and throws them away
+            if self._advised:  # else the kernel reads 128 KB around every window, and throws them away
                 mapped.madvise(mmap.MADV_RANDOM)
-            tokens = self._maps[shard] = np.frombuffer(mapped, dtype=self.dtype)
-        return tokens
+            found = self._maps[shard] = mapped, np.frombuffer(mapped, dtype=self.dtype)
+        return found
 
 
 class StoreStream(TokenStream):
@@ -160,6 +172,15 @@ class StoreStream(TokenStream):
                 "what is, `headrace run` rebuilds it"
             )
         return np.frombuffer(data, dtype=self.dtype)
+
+
+def document_lengths(tokens: Checkpoint, part: str) -> Iterator[npt.NDArray[np.int64]]:
+    """Tokens of each document, with end-of-text, shard by shard."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in tokens.files("index.parquet", stage=part):
+        yield pq.read_table(pa.BufferReader(tokens.read(file)), columns=["length"])["length"].to_numpy()
 
 
 def stream_of(tokens: Checkpoint, part: str, from_store: bool = False) -> TokenStream:

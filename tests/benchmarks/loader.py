@@ -16,8 +16,9 @@ import numpy as np
 from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.tokenizer.loader import TokenDataset, read_ahead
+from ray_jobs.tokenizer.packing import PackedDataset
 from ray_jobs.tokenizer.streams import LocalStream, StoreStream
-from tests.benchmarks.harness import Bench, figure, main
+from tests.benchmarks.harness import Bench, figure, main, timed
 from tests.s3_server import running_s3_server
 
 LENGTH, BATCH = 2048, 64
@@ -36,7 +37,7 @@ def shards(folder: Path) -> list[Path]:
     return paths
 
 
-def tokens_per_s(bench: Bench, dataset: TokenDataset, num_batches: int, depth: int) -> float:
+def tokens_per_s(bench: Bench, dataset: TokenDataset | PackedDataset, num_batches: int, depth: int) -> float:
     """Of batches from a place that no earlier measurement has read."""
 
     def requests() -> Iterator[tuple[int, int]]:
@@ -45,7 +46,8 @@ def tokens_per_s(bench: Bench, dataset: TokenDataset, num_batches: int, depth: i
             yield first + number * BATCH, BATCH
 
     began, processor = time.perf_counter(), time.process_time()
-    num_tokens = sum(batch.size for batch in read_ahead(dataset, requests(), depth))
+    batches = read_ahead(dataset, requests(), depth)
+    num_tokens = sum(batch.size if isinstance(batch, np.ndarray) else batch.inputs_CL.size for batch in batches)
     seconds, own = time.perf_counter() - began, time.process_time() - processor
     bench.notes |= {"length": LENGTH, "depth": depth, "tokens": num_tokens, "per_core_s": round(num_tokens / own)}
     return num_tokens / seconds
@@ -66,6 +68,25 @@ def loader_cold_tokens_per_s(bench: Bench) -> float:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
     return tokens_per_s(bench, TokenDataset(LocalStream(shards(bench.folder), "uint16"), LENGTH, 1), 300, depth=4)
+
+
+@figure("tokens/s", target="≥ 20,000,000")
+def loader_packed_tokens_per_s(bench: Bench) -> float:
+    """Documents packed best-fit, from the same files; their lengths are log-normal as those of a crawl are, of median
+    500. Opening the data, which plans the packing, is in the notes."""
+    paths, lengths = shards(bench.folder), []
+    for number in range(NUM_SHARDS):
+        drawn = np.exp(np.random.default_rng(number).normal(6.2, 1.1, SHARD_TOKENS // 300)).astype(np.int64) + 2
+        whole = drawn[: np.searchsorted(np.cumsum(drawn), SHARD_TOKENS)]
+        lengths.append(np.append(whole, SHARD_TOKENS - whole.sum()))
+    with timed() as seconds:
+        dataset = PackedDataset(LocalStream(paths, "uint16"), lengths, LENGTH, 1, end_of_text=0)
+    bench.notes |= {
+        "documents": sum(map(len, lengths)),
+        "planned_in_s": round(seconds(), 3),
+        "padding_share": round(dataset.padding_share, 6),
+    }
+    return tokens_per_s(bench, dataset, 300, depth=2)
 
 
 @figure("tokens/s", target="≥ 5,000,000")

@@ -133,4 +133,5 @@ def publish_tokens(store: Store, tokenizer: Checkpoint, num_documents: int | Non
         pq.write_table(index, sink)
         stream = np.array([token for ids in encoded for token in ids], dtype="<u2")
         stages[stage] = {"tokens.bin": stream.tobytes(), "index.parquet": sink.getvalue()}
-    return publish(store, "tokens", stages, {"dtype": "uint16"}, {"tokenizer": tokenizer}, salt=str(num_documents))
+    metrics = {"dtype": "uint16", "end_of_text": 0}
+    return publish(store, "tokens", stages, metrics, {"tokenizer": tokenizer}, salt=str(num_documents))

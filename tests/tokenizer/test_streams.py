@@ -13,7 +13,7 @@ from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.tokenizer.loader import ShuffledOrder, TokenDataset, read_ahead
 from ray_jobs.tokenizer.permutation import Permutation
-from ray_jobs.tokenizer.streams import LocalStream, StoreStream, TokenStream
+from ray_jobs.tokenizer.streams import LocalStream, StoreStream
 from tests.tokenizer.test_loader import write_shards
 
 SIZES = (1000, 0, 1, 0, 0, 300_000, 7, 65_000)
@@ -39,7 +39,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def streams(tmp_path: Path, store: Store, dtype: str) -> Iterator[tuple[TokenStream, TokenStream]]:
+def streams(tmp_path: Path, store: Store, dtype: str) -> Iterator[tuple[LocalStream, StoreStream]]:
     """The same tokens in files and in a store of each kind."""
     yield (
         LocalStream(write_shards(tmp_path, list(SIZES), dtype), dtype),
@@ -48,7 +48,7 @@ def streams(tmp_path: Path, store: Store, dtype: str) -> Iterator[tuple[TokenStr
 
 
 def test_any_spans_are_read_alike_from_files_and_from_a_store(
-    streams: tuple[TokenStream, TokenStream], dtype: str, monkeypatch: pytest.MonkeyPatch
+    streams: tuple[LocalStream, StoreStream], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Small enough that this corpus has ranges apart, ranges that are merged and ranges that are cut.
     monkeypatch.setattr("ray_jobs.tokenizer.streams.MERGED_GAP_BYTES", 500)
@@ -57,14 +57,17 @@ def test_any_spans_are_read_alike_from_files_and_from_a_store(
     starts = np.concatenate([draw.integers(0, total, 300), [0, total, 999, 1000, 0]])
     lengths = np.minimum(np.concatenate([draw.integers(0, 900, 300), [total, 0, 3, 1, 0]]), total - starts)
     places = np.cumsum(lengths) - lengths
+    monkeypatch.setattr("ray_jobs.tokenizer.streams.ADVISED_FROM_BYTES", 1)
+    advised = LocalStream(streams[0].paths, dtype)
+    assert advised._advised and not streams[0]._advised
     wanted = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)]).astype(dtype)
-    for stream in streams:
+    for stream in (*streams, advised):
         out = np.full(int(lengths.sum()), -1, dtype=np.int64)
         stream.read(starts, lengths, out, places)
         assert np.array_equal(out, wanted.astype(np.int64))
 
 
-def test_a_dataset_of_a_store_is_that_of_the_files_and_travels(streams: tuple[TokenStream, TokenStream]) -> None:
+def test_a_dataset_of_a_store_is_that_of_the_files_and_travels(streams: tuple[LocalStream, StoreStream]) -> None:
     local, remote = (TokenDataset(stream, 64, seed=5, run_length=8) for stream in streams)
     wanted = local.batch(100, 40)
     assert np.array_equal(remote.batch(100, 40), wanted)
