@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,14 @@ def test_the_tokenizer_is_the_one_that_hugging_face_s_trainer_makes(pre_tokenize
     theirs.train_from_iterator(texts, trainer)
     ours = bpe.train(texts, 6000, pre_tokenizer, 2)
     assert json.loads(ours.to_str()) == json.loads(theirs.to_str())
+
+
+@pytest.mark.parametrize("word", ["x", "1", "@", "\n", "日", "_", "\x00"])
+def test_a_word_of_a_million_characters_is_soon_learned(word: str) -> None:
+    began = time.process_time()
+    model = bpe.train([word * 1_000_000, *TEXTS], 400, "gpt2", 2)
+    assert time.process_time() - began < 20  # merging the whole of it by passes over it takes half an hour
+    assert Encoder(bpe.files(model)["tokenizer.json"]).decode(model.encode(word * 5000).ids) == word * 5000
 
 
 def test_a_vocabulary_that_the_sample_cannot_fill_is_as_large_as_it_gets() -> None:
