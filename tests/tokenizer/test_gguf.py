@@ -72,13 +72,15 @@ class ModelParameters(ctypes.Structure):
     _fields_ = (("content", ctypes.c_uint8 * 256),)
 
 
-VOCAB_ONLY = 72
-"""Where it stands, in xllamacpp 2026.10."""
+XLLAMACPP, VOCAB_ONLY = "2026.10", 72
+"""Where it stands in that version."""
 
 
 def llama_cpp(path: Path) -> Callable[[str], list[int]]:
     """llama.cpp's own tokenizing by the vocabulary of a GGUF file."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="needs xllamacpp: pip install xllamacpp")
+    if not xllamacpp.__version__.startswith(XLLAMACPP):
+        pytest.skip(f"knows the parameters of xllamacpp {XLLAMACPP}, not of {xllamacpp.__version__}")
     library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
     library.llama_model_default_params.restype = ModelParameters
     library.llama_model_load_from_file.restype = ctypes.c_void_p

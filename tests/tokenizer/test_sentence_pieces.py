@@ -2,6 +2,8 @@
 
 import io
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,8 +160,16 @@ def test_bpe_on_words_is_sentencepiece_s_own_on_lines(data_dir: Path) -> None:
         assert ours.encode(line) == theirs.encode(line)
 
 
-def test_training_again_gives_the_same_bytes(kind: Kind) -> None:
+def test_training_gives_the_same_bytes_again_and_on_one_core(kind: Kind) -> None:
     assert sentence_pieces.train(words_of(TEXTS), kind, 420) == MODELS[kind]
+    code = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from tests.tokenizer.test_sentence_pieces import TEXTS, sentence_pieces, words_of\n"
+        "sys.stdout.buffer.write(sentence_pieces.train(words_of(TEXTS), sys.argv[1], 420))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    shown = subprocess.run([sys.executable, "-c", code, kind], cwd=root, capture_output=True, check=True)
+    assert shown.stdout == MODELS[kind]
 
 
 def test_transformers_loads_the_same_ids(kind: Kind, tmp_path: Path) -> None:
