@@ -1,6 +1,6 @@
 """The distinct words of a stream of texts, and how often each occurs: what training holds of its sample.
 
-Words are cut by `splitting` in the texts' own bytes and looked up in one open-addressing hash table, 70 MB/s a core.
+Words are cut by `splitting` in the texts' own bytes and looked up in one open-addressing hash table, 45 MB/s a core.
 One of more than LONGEST_WORD bytes is data that somebody left in a page: it is counted in parts.
 """
 

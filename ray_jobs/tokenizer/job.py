@@ -80,7 +80,7 @@ def computed(spec: TokenizerSpec, sources: dict[str, Checkpoint], output: NodeOu
 
 def languages(shard: dict[str, int], context: Context) -> ShardOutput:
     """How much text of each language an input file holds."""
-    table = context.files[shard["input"]].read(["id", "language", "text"])
+    table = read(shard, context)
     table = table.append_column("bytes", pc.binary_length(table["text"].cast(pa.large_binary())))
     table = table.append_column("place", pa.array(places_of(table, context.spec)))
     grouped = table.group_by("language").aggregate([("id", "count"), ("bytes", "sum"), ("place", "max")])
@@ -91,6 +91,12 @@ def languages(shard: dict[str, int], context: Context) -> ShardOutput:
     return ShardOutput({}, {"documents": table.num_rows}, {"languages": found})
 
 
+def read(shard: dict[str, int], context: Context) -> pa.Table:
+    """Columns id, language ("" where it is not known) and text of an input file."""
+    table = context.files[shard["input"]].read(["id", "language", "text"])
+    return table.set_column(1, "language", pc.fill_null(table["language"].cast(pa.string()), ""))
+
+
 def places_of(table: pa.Table, spec: TokenizerSpec) -> np.ndarray:
     return places(table["id"].to_pylist(), "tokenizer-sample", spec.seed)
 
@@ -98,7 +104,7 @@ def places_of(table: pa.Table, spec: TokenizerSpec) -> np.ndarray:
 def count(shard: dict[str, int], context: Context) -> ShardOutput:
     """The words of an input file's part of the sample, and its held-out documents, each cut to `heldout_bytes`."""
     spec = context.spec
-    table = context.files[shard["input"]].read(["id", "language", "text"])
+    table = read(shard, context)
     place = places_of(table, spec)
     nothing = Share(0.0, 1.0)
     chosen = [context.shares.get(language, nothing) for language in table["language"].to_pylist()]

@@ -217,6 +217,15 @@ def test_others_are_measured_on_the_same_text(store: Store, data_dir: Path) -> N
         OtherTokenizer(vocabulary=vocabulary)
 
 
+def test_documents_of_no_known_language_are_a_language_of_their_own(store: Store) -> None:
+    table = document_table(SENTENCES)
+    names = pa.array(["en" if place % 2 else None for place in range(200)], pa.string())
+    trained = tokenizer(scrubbed(store, [table.set_column(2, "language", names)]))
+    (told,) = json.loads(trained.read(trained.file("measures.json")))
+    assert sorted(told["languages"]) == ["", "en"]
+    assert trained.manifest.counters["sample_documents"] + trained.manifest.counters["heldout_documents"] == 200
+
+
 @pytest.mark.parametrize(("alpha", "share"), [(1.0, 1 / 5), (0.0, 1 / 2)])
 def test_languages_share_the_sample_as_alpha_says(store: Store, alpha: float, share: float) -> None:
     welsh = [place % 5 == 0 for place in range(1000)]
