@@ -4,6 +4,7 @@ The tokens node's index says which document stands where in a shard, and a docum
 (crawl/file/offset), so the way back needs no other table. What the token reads is decoded from the shard itself.
 """
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ TOKENS = "tokens.bin"
 # tokens/heldout/00003@1234: a position in a shard; without the shard, in the stream of all of them, as training counts.
 _PLACE = re.compile(r"(?P<node>[\w.\-]+)(?:/(?P<part>train|heldout))?(?:/(?P<shard>\d+))?@(?P<position>\d+)")
 _CONTEXT_BYTES = 120
+_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,19 @@ def trace_token(plan: Plan, place: str) -> TracedToken:
     document = _traced(plan, planned.recipe_node, id, source)
 
     vocabulary = _vocabulary(plan, planned.recipe_node.inputs["tokenizer"])
-    words = [vocabulary[token] for token in tokens.tolist()]
-    words[-1] = b""  # end-of-text is no part of the text
+    words = [vocabulary.reads[token] for token in tokens.tolist()]
     at = position - start
+    if vocabulary.begins_with_blank and len(words) > 1:
+        words[0] = words[0][1:]
+    shown = words[at]
+    words[-1] = b""  # end-of-text is no part of the text
     text_start = sum(map(len, words[:at]))
     text_end = text_start + len(words[at])
     text = b"".join(words)
     return TracedToken(
         place=f"{name}/{part}/{file.shard:05d}@{position}",
         token=int(tokens[at]),
-        text=vocabulary[int(tokens[at])].decode(errors="replace"),
+        text=shown.decode(errors="replace"),
         before=text[max(0, text_start - _CONTEXT_BYTES) : text_start].decode(errors="replace"),
         after=text[text_end : text_end + _CONTEXT_BYTES].decode(errors="replace"),
         text_start=text_start,
@@ -158,23 +163,44 @@ def _read_tokens(
     return np.frombuffer(data, dtype=dtype)
 
 
-def _vocabulary(plan: Plan, name: str) -> dict[int, bytes]:
-    """What each token reads, from the tokenizer.json that the tokens were made with."""
+@dataclass(frozen=True)
+class _Vocabulary:
+    reads: dict[int, bytes]
+    """What each token reads."""
+    begins_with_blank: bool
+    """A blank stands before each text, which is not in it."""
+
+
+def _vocabulary(plan: Plan, name: str) -> _Vocabulary:
+    """Of the tokenizer.json that the tokens were made with."""
     manifest = plan.nodes[name].manifest
     if manifest is None:
         raise ValueError(f"{name} is gone from {plan.store.url}: `headrace run {plan.recipe.name} --to {name}` first")
     checkpoint = Checkpoint(plan.store, manifest)
     described = json.loads(checkpoint.read(checkpoint.file("tokenizer.json")))
-    alphabet = _byte_alphabet()
     special = {entry["id"]: entry["content"].encode() for entry in described["added_tokens"]}
-    ordinary = {
-        number: bytes(alphabet[character] for character in token)
-        for token, number in described["model"]["vocab"].items()
-        if number not in special
-    }
-    return special | ordinary
+    vocab = described["model"]["vocab"]
+    # A unigram model has a list of [token, score], in the order of numbers.
+    numbered = {token: number for number, (token, _) in enumerate(vocab)} if isinstance(vocab, list) else vocab
+    of_pieces = bool(described["model"].get("byte_fallback"))
+    read = _read_piece if of_pieces else _read_letters
+    ordinary = {number: read(token) for token, number in numbered.items() if number not in special}
+    return _Vocabulary(special | ordinary, of_pieces)
 
 
+def _read_letters(token: str) -> bytes:
+    """Of a byte-level vocabulary."""
+    alphabet = _byte_alphabet()
+    return bytes(alphabet[character] for character in token)
+
+
+def _read_piece(token: str) -> bytes:
+    """Of SentencePiece's: U+2581 is a blank, and <0x0A> a byte."""
+    byte = _BYTE_PIECE.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace("\u2581", " ").encode()
+
+
+@functools.cache
 def _byte_alphabet() -> dict[str, int]:
     """The character that stands for each byte in a byte-level vocabulary (Radford et al., 2019): itself where it
     prints, else the next one from 256 on."""

@@ -8,7 +8,9 @@ from tasks.node import NodeTask, all_metrics
 
 def headline(manifest: Manifest) -> str:
     metrics = manifest.metrics
-    return f"{metrics.get('vocab_size', 0):,} tokens, {metrics.get('bytes_per_token', 0):.2f} bytes a token"
+    size = f"{metrics.get('vocab_size', 0):,} tokens"
+    measured = metrics.get("bytes_per_token")  # none where no text was held out
+    return size if measured is None else f"{size}, {measured:.2f} bytes a token"
 
 
 # Text as stored (Parquet, zstd) takes about so much less than as it is read.
@@ -22,5 +24,5 @@ def reads(spec: Spec, size: float) -> float:
 
 
 NODE = NodeTask(
-    "tokenizer", "Byte-level BPE trained on a deterministic sample of the corpus.", headline, all_metrics, reads=reads
+    "tokenizer", "A vocabulary trained on a deterministic sample of the corpus.", headline, all_metrics, reads=reads
 )

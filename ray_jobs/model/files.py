@@ -123,7 +123,9 @@ def vocabulary_of(tokenizer: Checkpoint) -> Vocabulary:
 
 def tokenizer_files(tokenizer: Checkpoint) -> dict[str, File]:
     """The tokenizer node's files, to lie beside the weights."""
-    return {file.name: File(tokenizer.read(file), file.rows) for file in tokenizer.manifest.outputs}
+    stage = tokenizer.file("tokenizer.json").stage
+    files = [file for file in tokenizer.manifest.outputs if file.stage == stage]
+    return {file.name: File(tokenizer.read(file), file.rows) for file in files}
 
 
 def link_model(model: Checkpoint, folder: Path) -> None:

@@ -29,10 +29,10 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, ShardOutput, p
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.files.pinned import fetched
 from ray_jobs.quality import roc
 from ray_jobs.quality.features import Features
 from ray_jobs.quality.linear import LinearModel, train
-from ray_jobs.quality.pinned import fetched
 from ray_jobs.quality.weights import fasttext_of, read_model, safetensors_of
 
 REFERENCE, CRAWL, LABELS = "reference", "crawl", "labels"

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from configs.toxicity import ToxicWords
 from ray_jobs.cluster.fan_out import UserError
-from ray_jobs.quality.pinned import fetched
+from ray_jobs.files.pinned import fetched
 from ray_jobs.quality.words import Found, Matcher
 
 Lists = Mapping[str, tuple[str, ...]]

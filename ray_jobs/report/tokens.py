@@ -1,5 +1,7 @@
 """The tokenizer: its figures, how it cuts a text, how long its tokens are, and what it costs each language."""
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,14 @@ from ray_jobs.report.figures import count
 from ray_jobs.report.nodes import Node, Nodes, few_files, read_receipts, read_table
 from ray_jobs.report.overview import facts
 from ray_jobs.report.page import Section
+from ray_jobs.report.vocabularies import TOKENIZER_COLUMNS, Comparison, comparison
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SAMPLE_CHARACTERS = 900
 NUM_TINTS = 5
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 MAX_LENGTH = 16
 """Longer tokens are counted with those of this length."""
 
@@ -38,6 +42,7 @@ class TokenizerView:
     pieces: list[Piece]
     sample_id: str
     num_characters: int
+    comparison: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def tokens_section(nodes: Nodes) -> Section | None:
         return None
     content = {
         "tokenizers": [_tokenizer_view(nodes, node) for node in tokenizers],
+        "columns": TOKENIZER_COLUMNS,
         "encoded": [TokensView(node, facts(node), fertility(node)) for node in encoded],
     }
     return Section("tokens", "Tokens", "tokens.html", content, tuple(node.name for node in [*tokenizers, *encoded]))
@@ -72,6 +78,7 @@ def _tokenizer_view(nodes: Nodes, node: Node) -> TokenizerView:
         cut(tokenizer, text),
         sample_id,
         len(text),
+        comparison(node),
     )
 
 
@@ -93,8 +100,9 @@ def cut(tokenizer: "Tokenizer", text: str) -> list[Piece]:
     encoding = tokenizer.encode(text, add_special_tokens=False)
     spans: list[tuple[int, int, list[str]]] = []
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-        # Tokens within one character (an emoji has four bytes) have the same place: they are shown as one piece.
-        if spans and start < spans[-1][1]:
+        # Tokens within one character (an emoji has four bytes) have the same place: they are shown as one piece, and so
+        # is one that stands for nothing in the text, such as SentencePiece's blank before it, with the next.
+        if spans and (start < spans[-1][1] or spans[-1][0] == spans[-1][1]):
             first, last, ids = spans[-1]
             spans[-1] = (first, max(last, end), [*ids, str(token)])
         else:
@@ -108,11 +116,21 @@ def cut(tokenizer: "Tokenizer", text: str) -> list[Piece]:
 
 
 def token_lengths(tokenizer: "Tokenizer") -> Markup:
-    """Histogram of the vocabulary by bytes. In a byte-level vocabulary every letter stands for one byte."""
-    lengths = [min(len(token), MAX_LENGTH) for token in tokenizer.get_vocab(with_added_tokens=False)]
+    """Histogram of the vocabulary by bytes."""
+    lengths = [min(size, MAX_LENGTH) for size in token_sizes(tokenizer)]
     counts = [lengths.count(length) for length in range(1, MAX_LENGTH + 1)]
     edges = [length + 0.5 for length in range(MAX_LENGTH + 1)]
     return histogram(edges, [Layer("tokens", counts)], f"bytes ({MAX_LENGTH} and more together)", "tokens")
+
+
+def token_sizes(tokenizer: "Tokenizer") -> list[int]:
+    """Bytes of each ordinary token. In a byte-level vocabulary every letter stands for one byte; SentencePiece's have
+    U+2581 for a blank, and <0x0A> for a byte."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokens = [token for token in tokenizer.get_vocab(with_added_tokens=False) if token not in special]
+    if not json.loads(tokenizer.to_str())["model"].get("byte_fallback"):
+        return [len(token) for token in tokens]
+    return [1 if _BYTE.fullmatch(token) else len(token.replace("\u2581", " ").encode()) for token in tokens]
 
 
 def fertility(node: Node) -> Markup | None:

@@ -1,25 +1,29 @@
-"""Byte-level BPE: training, and the files by which transformers and others load the result.
+"""Byte-level BPE: training, and the tokenizer that `tokenizers` and transformers load.
 
 Every byte is a token, so any text has an encoding and comes back from it unchanged. Source: Sennrich, Haddow, Birch
-(2016), and the byte alphabet of GPT-2 (Radford et al., 2019). Training is Hugging Face tokenizers'; it breaks ties by
-token ids, so the same sample gives the same bytes, whatever the number of threads.
-
-Special tokens come first. None ever arises from raw text through `encode.Encoder`; transformers' own default is to
-read them where text spells them, which is what a rendered chat template needs.
+(2016), and the byte alphabet of GPT-2 (Radford et al., 2019). `merging` learns the merges; `reference_bpe` says how.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from ray_jobs.tokenizer.pieces import trainable
+from ray_jobs.tokenizer import merging
+from ray_jobs.tokenizer.chat import ChatTemplate
+from ray_jobs.tokenizer.counting import WordCounter
+from ray_jobs.tokenizer.merging import Words
+from ray_jobs.tokenizer.output_files import tokenizer_files
+from ray_jobs.tokenizer.special import BYTE_LEVEL, added
+from ray_jobs.tokenizer.splitting import Pattern
 
-END_OF_TEXT = "<|endoftext|>"
-PAD = "<|pad|>"
-CHAT_START = "<|im_start|>"
-CHAT_END = "<|im_end|>"
-SPECIAL_TOKENS = (END_OF_TEXT, PAD, CHAT_START, CHAT_END)
+END_OF_TEXT, PAD = BYTE_LEVEL.end, BYTE_LEVEL.pad
+SPECIAL_TOKENS = BYTE_LEVEL.names
+
+PATTERNS = {"gpt2": Pattern.GPT2, "llama3": Pattern.LLAMA3}
+"""How text is cut into words, by the name of the pre-tokenizer."""
+PRE_TOKENIZERS = tuple(PATTERNS)
 
 # The pattern of Llama 3's tokenizer (Meta, 2024), which is that of OpenAI's cl100k_base.
 _LLAMA3 = (
@@ -46,9 +50,6 @@ def new_tokenizer(pre_tokenizer: str) -> Tokenizer:
     return tokenizer
 
 
-PRE_TOKENIZERS = ("gpt2", "llama3")
-
-
 def cuts_as_ours(tokenizer: Tokenizer) -> bool:
     """Whether it cuts plain text into words by one of our patterns, so that long texts may be encoded in pieces."""
     described = json.loads(tokenizer.to_str())
@@ -58,40 +59,38 @@ def cuts_as_ours(tokenizer: Tokenizer) -> bool:
 
 def train(texts: Iterable[str], vocab_size: int, pre_tokenizer: str, min_frequency: int) -> Tokenizer:
     """A tokenizer of at most `vocab_size` tokens: fewer where no pair is left that occurs `min_frequency` times."""
+    counter = WordCounter(PATTERNS[pre_tokenizer])
+    counter.add(texts)
+    return trained(counter.words, vocab_size, pre_tokenizer, min_frequency)
+
+
+def trained(words: Words, vocab_size: int, pre_tokenizer: str, min_frequency: int) -> Tokenizer:
+    """As `train`, of words that were cut by the same pre-tokenizer."""
+    letters = byte_letters()
+    in_order = [bytes([byte]) for byte in sorted(range(256), key=letters.__getitem__)]
+    num_special = len(BYTE_LEVEL.names)
+    learned = merging.train(words, in_order, vocab_size - num_special, min_frequency)
+    named = [token.decode("latin-1").translate(letters) for token in learned.tokens]
     tokenizer = new_tokenizer(pre_tokenizer)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+    tokenizer.model = models.BPE(
+        {token: number for number, token in enumerate([*BYTE_LEVEL.names, *named])},
+        [(named[left], named[right]) for left, right in learned.merges],
     )
-    tokenizer.train_from_iterator(trainable(texts), trainer)  # words are counted: pieces give the same merges
+    tokenizer.add_special_tokens(added(BYTE_LEVEL))
     return tokenizer
 
 
-def files(tokenizer: Tokenizer) -> dict[str, bytes]:
+@functools.cache
+def byte_letters() -> dict[int, str]:
+    """GPT-2's letter for each byte: itself where it is a visible character of Latin-1, else the next from U+0100."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + place) for place, byte in enumerate(others)}
+
+
+def files(tokenizer: Tokenizer, chat_template: ChatTemplate = "chatml") -> dict[str, bytes]:
     """What `AutoTokenizer.from_pretrained` reads, by file name."""
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
-        "pad_token": PAD,
-        "additional_special_tokens": [CHAT_START, CHAT_END],
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**9,  # the model's own limit counts
-    }
-    names = ("bos_token", "eos_token", "pad_token", "additional_special_tokens")
-    special = {name: config[name] for name in names}
-    return {
-        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
-        "tokenizer_config.json": _json(config),
-        "special_tokens_map.json": _json(special),
-    }
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return tokenizer_files(tokenizer, chat_template)
 
 
 def decoded(data: bytes) -> str:

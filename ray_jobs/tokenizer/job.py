@@ -1,103 +1,182 @@
-"""The node `tokenizer`: byte-level BPE trained on a sample of the documents.
+"""The node `tokenizer`: a vocabulary trained on a sample of the documents, and what it does on text that it never saw.
 
-    tokenizer  one shard: tokenizer.json, tokenizer_config.json, special_tokens_map.json
+    languages  a shard for every input file: how much text of each language it holds
+    words      a shard for every input file: the distinct words of its part of the sample with their counts, and its
+               held-out documents
+    tokenizer  one shard: the files that transformers and sentencepiece load
+    measures   one shard: measures.json, see `measures.py`
 
-`tokens_job` encodes the documents with it.
+Nothing holds the texts of the sample: training needs its distinct words. `tokens_job` encodes the documents.
 """
 
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from configs.base import Resources
 from configs.tokenizer import TokenizerSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
-from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
+from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.tokenizer import bpe
-from ray_jobs.tokenizer.documents import files_of, nodes_of, sources_of, texts_of
-from ray_jobs.tokenizer.encode import Encoder
+from ray_jobs.tokenizer import balance, bpe, counting, sentence_pieces
+from ray_jobs.tokenizer.balance import LanguageText, Share
+from ray_jobs.tokenizer.counting import BLANKS, WordCounter
+from ray_jobs.tokenizer.documents import DocumentFile, files_of, nodes_of, sources_of, texts_of
+from ray_jobs.tokenizer.measures import Measured, measure, others_of
+from ray_jobs.tokenizer.merging import Words
+from ray_jobs.tokenizer.output_files import tokenizer_files
 from ray_jobs.tokenizer.sampling import places
 
-# The tokenizer's headline figures are taken on this much of its sample.
-MEASURED_CHARACTERS = 1 << 20
+WORDS, HELD_OUT = "words.parquet", "heldout.parquet"
+OUTPUTS = ("tokenizer", "measures")
 
 log = logging.getLogger("headrace")
 
 
+@dataclass(frozen=True)
+class Context:
+    spec: TokenizerSpec
+    files: tuple[DocumentFile, ...]
+    shares: dict[str, Share] = field(default_factory=dict)
+
+
 def run(spec: TokenizerSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
-    done = output.standing("tokenizer")
-    if done is None:
-        done = output.write("tokenizer", trained(spec, sources_of(inputs)))
-    counters = done.counters
-    return Outcome(
-        ("tokenizer",),
-        metrics={
-            "vocab_size": counters["vocab_size"],
-            "bytes_per_token": round(counters["measured_bytes"] / max(1, counters["measured_tokens"]), 3),
-            "vocab_used_share": round(counters["measured_vocab"] / counters["vocab_size"], 4),
-        },
-    )
+    made, measured = output.standing("tokenizer"), output.standing("measures")
+    if made is None or measured is None:
+        measured = computed(spec, sources_of(inputs), output)
+    return Outcome(OUTPUTS, metrics=measured.info["metrics"])
 
 
-def trained(spec: TokenizerSpec, documents: Mapping[str, Checkpoint]) -> ShardOutput:
-    """The tokenizer's files, and what it does on the first part of its own sample."""
-    total_bytes = sum(source.manifest.counters["text_bytes_kept"] for source in documents.values())
-    share = spec.sample_bytes / total_bytes if total_bytes else 0.0
-    seen = {"sample_documents": 0, "sample_bytes": 0}
-    model = bpe.train(
-        counted(sample(documents, share, spec.seed), seen), spec.vocab_size, spec.pre_tokenizer, spec.min_frequency
+def computed(spec: TokenizerSpec, sources: dict[str, Checkpoint], output: NodeOutput) -> Receipt:
+    """Trains and measures; the receipt of the measures."""
+    context = Context(spec, tuple(files_of(sources)))
+    shards = [{"input": i} for i in range(len(context.files))]
+    receipts = output.fan_out("languages", shards, languages, context)
+    corpus = balance.added_up(receipt.info["languages"] for receipt in receipts)
+    context = replace(
+        context, shares=balance.shares(corpus, spec.sample_bytes, spec.language_alpha, spec.heldout_bytes)
     )
-    if seen["sample_bytes"] == 0:
+    counted = output.fan_out("words", shards, count, context)
+    num_bytes = sum(receipt.counters["sample_bytes"] for receipt in counted)
+    if not num_bytes:
+        total = sum(text.bytes for text in corpus.values())
         raise UserError(
-            f"a sample of {spec.sample_bytes} bytes of the {total_bytes} of {nodes_of(documents)} holds no text: raise "
+            f"a sample of {spec.sample_bytes} bytes of the {total} of {nodes_of(sources)} holds no text: raise "
             "tokenizer.sample_bytes, or take more of the crawl"
         )
-    vocab_size = model.get_vocab_size()
-    if vocab_size < spec.vocab_size:
-        log.warning(
-            "the sample fills %d of %d tokens: no pair is left that occurs %d times",
-            vocab_size,
-            spec.vocab_size,
-            spec.min_frequency,
-        )
-    files = bpe.files(model)
-    encoder = Encoder(files["tokenizer.json"])
-    measured = list(first_characters(sample(documents, share, spec.seed), MEASURED_CHARACTERS))
-    tokens, lengths = encoder.encode_documents(measured)
+    made = output.write("tokenizer", train(spec, counted, output))
+    files = {file.name: output.read(file) for file in made.files}
+    held_out = pa.concat_tables([table_of(output, receipt, HELD_OUT) for receipt in counted])
+    return output.write("measures", measures(spec, files, held_out))
+
+
+def languages(shard: dict[str, int], context: Context) -> ShardOutput:
+    """How much text of each language an input file holds."""
+    table = read(shard, context)
+    table = table.append_column("bytes", pc.binary_length(table["text"].cast(pa.large_binary())))
+    table = table.append_column("place", pa.array(places_of(table, context.spec)))
+    grouped = table.group_by("language").aggregate([("id", "count"), ("bytes", "sum"), ("place", "max")])
+    found = {
+        row["language"]: LanguageText(row["id_count"], row["bytes_sum"], row["place_max"]).to_json()
+        for row in grouped.sort_by("language").to_pylist()
+    }
+    return ShardOutput({}, {"documents": table.num_rows}, {"languages": found})
+
+
+def read(shard: dict[str, int], context: Context) -> pa.Table:
+    """Columns id, language ("" where it is not known) and text of an input file."""
+    table = context.files[shard["input"]].read(["id", "language", "text"])
+    return table.set_column(1, "language", pc.fill_null(table["language"].cast(pa.string()), ""))
+
+
+def places_of(table: pa.Table, spec: TokenizerSpec) -> np.ndarray:
+    return places(table["id"].to_pylist(), "tokenizer-sample", spec.seed)
+
+
+def count(shard: dict[str, int], context: Context) -> ShardOutput:
+    """The words of an input file's part of the sample, and its held-out documents, each cut to `heldout_bytes`."""
+    spec = context.spec
+    table = read(shard, context)
+    place = places_of(table, spec)
+    nothing = Share(0.0, 1.0)
+    chosen = [context.shares.get(language, nothing) for language in table["language"].to_pylist()]
+    sample = table.filter(pa.array(place < np.array([share.sampled for share in chosen])))
+    held_out = table.filter(pa.array(place >= np.array([share.held_out for share in chosen])))
+    counter = WordCounter(bpe.PATTERNS[spec.pre_tokenizer] if spec.model == "bpe" else BLANKS)
+    counter.add(texts_of(sample))
+    texts = [text[: spec.heldout_bytes] for text in texts_of(held_out)]
+    kept = held_out.select(["id", "language"]).append_column("text", pa.array(texts, pa.large_string()))
     return ShardOutput(
-        {name: File(data) for name, data in files.items()},
+        {WORDS: parquet_file(counting.to_table(counter.words)), HELD_OUT: parquet_file(kept)},
         {
-            **seen,
-            "vocab_size": vocab_size,
-            "measured_bytes": sum(len(text.encode()) for text in measured),
-            "measured_tokens": int(lengths.sum()) - len(measured),
-            "measured_vocab": len(np.unique(tokens)),
+            "sample_documents": sample.num_rows,
+            "sample_bytes": pc.sum(pc.binary_length(sample["text"].cast(pa.large_binary()))).as_py() or 0,
         },
     )
 
 
-def sample(documents: Mapping[str, Checkpoint], share: float, seed: int) -> Iterator[str]:
-    """Texts of a random share of all sources' documents, in the order of the files; one file is held at a time."""
-    for file in files_of(documents):
-        table = file.read(["id", "text"])
-        chosen = places(table["id"].to_pylist(), "tokenizer-sample", seed) < share
-        yield from texts_of(table.filter(pa.array(chosen)))
+def train(spec: TokenizerSpec, counted: Sequence[Receipt], output: NodeOutput) -> ShardOutput:
+    """The tokenizer's files."""
+    words = words_of(counted, output)
+    model = None
+    if spec.model == "bpe":
+        tokenizer = bpe.trained(words, spec.vocab_size, spec.pre_tokenizer, spec.min_frequency)
+    else:
+        model = sentence_pieces.train(words, spec.model, spec.vocab_size)
+        tokenizer = sentence_pieces.to_tokenizer(model)
+    vocab_size = tokenizer.get_vocab_size()
+    if vocab_size < spec.vocab_size:
+        log.warning("the sample fills %d of %d tokens: there is nothing more to learn", vocab_size, spec.vocab_size)
+    counters = Counter[str]()
+    for receipt in counted:
+        counters.update(receipt.counters)
+    return ShardOutput(
+        {name: File(data) for name, data in tokenizer_files(tokenizer, spec.chat_template, model).items()},
+        {**counters, "sample_words": len(words.ends), "vocab_size": vocab_size},
+    )
 
 
-def counted(texts: Iterator[str], seen: dict[str, int]) -> Iterator[str]:
-    for text in texts:
-        seen["sample_documents"] += 1
-        seen["sample_bytes"] += len(text.encode())
-        yield text
+def words_of(counted: Sequence[Receipt], output: NodeOutput) -> Words:
+    """Of all shards together."""
+    total = WordCounter(BLANKS)
+    for receipt in counted:
+        total.add_words(counting.from_table(table_of(output, receipt, WORDS)))
+    return total.words
 
 
-def first_characters(texts: Iterator[str], limit: int) -> Iterator[str]:
-    for text in texts:
-        yield text[:limit]
-        limit -= len(text)
-        if limit <= 0:
-            return
+def table_of(output: NodeOutput, receipt: Receipt, name: str) -> pa.Table:
+    (file,) = [file for file in receipt.files if file.name == name]
+    return pq.read_table(pa.BufferReader(output.read(file)))
+
+
+def measures(spec: TokenizerSpec, files: dict[str, bytes], held_out: pa.Table) -> ShardOutput:
+    """What the tokenizer and those it is compared with do on the held-out text of each language."""
+    by_language: dict[str, list[str]] = {}
+    left: dict[str, int] = {}
+    for language, text in zip(held_out["language"].to_pylist(), held_out["text"].to_pylist(), strict=True):
+        if left.setdefault(language, spec.heldout_bytes) > 0:
+            by_language.setdefault(language, []).append(text)
+            left[language] -= len(text.encode())
+    results = [measure(one, by_language) for one in (Measured.trained(files), *others_of(spec.compared_with))]
+    ours = results[0]
+    metrics: dict[str, float | int] = {"vocab_size": ours.vocab_size}
+    if ours.total.tokens:
+        metrics |= {
+            "bytes_per_token": round(ours.total.bytes / ours.total.tokens, 3),
+            "vocab_used_share": round(ours.vocabulary_used / ours.vocab_size, 4),
+            "round_trip_failures": ours.round_trip_failures,
+        }
+    told = [result.to_json() for result in results]
+    return ShardOutput(
+        {"measures.json": File((json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())},
+        {"heldout_documents": sum(len(texts) for texts in by_language.values())},
+        {"metrics": metrics},
+    )

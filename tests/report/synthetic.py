@@ -182,8 +182,26 @@ def tokenized(store: Store, source: Checkpoint) -> Checkpoint:
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([HOSTILE, "some words of a document " * 4], trainer)
     shard = ShardOutput({"tokenizer.json": File(tokenizer.to_str().encode())}, {"vocab_size": 300})
+    measures = ShardOutput({"measures.json": File(json.dumps([measured("trained"), measured(SCRIPT)]).encode())}, {})
     metrics = {"vocab_size": 300, "bytes_per_token": 2.5}
-    return finish(store, "tokenizer", {"tokenizer": [shard]}, {"documents": source}, metrics)
+    stages = {"tokenizer": [shard], "measures": [measures]}
+    return finish(store, "tokenizer", stages, {"documents": source}, metrics)
+
+
+def measured(name: str) -> dict[str, Any]:
+    """What `ray_jobs.tokenizer.measures` tells of a tokenizer."""
+    sums = {"documents": 2, "bytes": 900, "characters": 800, "words": 160, "tokens": 240}
+    sums |= {"numbers": 4, "digits": 9, "number_tokens": 6}
+    nothing = dict.fromkeys(sums, 0)
+    return {
+        "name": name,
+        "vocab_size": 300,
+        "vocabulary_used": 120,
+        "round_trip_failures": 0,
+        "code": {"bytes": 1000, "tokens": 500},
+        "total": sums,
+        "languages": {"en": sums, SCRIPT: nothing},
+    }
 
 
 def encoded(store: Store, source: Checkpoint, tokenizer: Checkpoint) -> Checkpoint:

@@ -5,12 +5,12 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ray_jobs.report.duplicates import differences, words_of
 from ray_jobs.report.figures import compact, data_size, dollars, duration, excerpt, figure, masked, printable, share
 from ray_jobs.report.nodes import spread
-from ray_jobs.report.tokens import cut
+from ray_jobs.report.tokens import cut, token_sizes
 from ray_jobs.report.training import spikes_of
 
 
@@ -106,6 +106,19 @@ def test_a_page_of_one_word_does_not_fill_the_report() -> None:
     assert sum(map(len, words_of("x" * 10_000_000 + " y"))) <= 100
 
 
+def sentence_pieces() -> Tokenizer:
+    """A tokenizer in the form of SentencePiece's, with few pieces."""
+    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "é", "\u2581a", "n\u2581a"]
+    scored = [(piece, -20.0 if piece[0] == "<" else -float(place)) for place, piece in enumerate(["<unk>", *pieces])]
+    made = Tokenizer(models.Unigram(scored, unk_id=0, byte_fallback=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    made.add_special_tokens(["<unk>"])
+    return made
+
+
+SENTENCE_PIECES = sentence_pieces()
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     made = Tokenizer(models.BPE())
@@ -121,6 +134,19 @@ def test_pieces_are_the_whole_text_in_order(tokenizer: Tokenizer, text: str) -> 
     pieces = cut(tokenizer, text)
     assert "".join(piece.text for piece in pieces) == text.replace("\n", "⏎")
     assert [int(token) for piece in pieces for token in piece.ids.split()] == tokenizer.encode(text).ids
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_sentence_pieces_are_the_whole_text_in_order(text: str) -> None:
+    pieces = cut(SENTENCE_PIECES, text)
+    assert "".join(piece.text for piece in pieces) == text.replace("\n", "⏎")
+    assert [int(token) for piece in pieces for token in piece.ids.split()] == SENTENCE_PIECES.encode(text).ids
+
+
+def test_sizes_of_tokens_are_the_bytes_that_they_stand_for(tokenizer: Tokenizer) -> None:
+    sizes = sorted(token_sizes(SENTENCE_PIECES))
+    assert sizes == [1] * 257 + [2, 2, 3]  # the bytes, the blank, "é" and " a", "an "
+    assert token_sizes(tokenizer).count(1) == 256
 
 
 def test_tokens_within_one_character_are_one_piece(tokenizer: Tokenizer) -> None:

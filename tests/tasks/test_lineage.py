@@ -99,6 +99,21 @@ def test_every_document_is_found_from_its_tokens_and_its_words_in_the_archive(pl
     assert seen == texts.keys() and len(seen) == 20
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece-bpe", "sentencepiece-unigram"])
+def test_pieces_are_found_in_their_documents_too(folder: Path, kind: str) -> None:
+    (folder / kind).mkdir()
+    archives = [archive(folder / kind, "one.warc.gz", range(10))]
+    plan = computed(folder / kind, archives, DATA_NODES, (f"tokenizer.model={kind}", *CHANGES))
+    texts = {row["id"]: row["text"].encode() for row in rows(checkpoint_of(plan, "scrub"), "documents.parquet")}
+    for row in rows(checkpoint_of(plan, "tokens"), "index.parquet", "train"):
+        place = f"tokens/train/{row['shard']:05d}"
+        found = [trace_token(plan, f"{place}@{row['start'] + at}") for at in (0, 1, 2, row["length"] // 2)]
+        for token in found:
+            assert token.text == texts[row["id"]][token.text_start : token.text_end].decode(errors="replace")
+        end = trace_token(plan, f"{place}@{row['start'] + row['length'] - 1}")
+        assert (end.text, end.text_start) == ("</s>", len(texts[row["id"]]))
+
+
 def test_a_document_names_the_tokens_that_it_became(plan: Plan) -> None:
     parts = set()
     for number in range(20):

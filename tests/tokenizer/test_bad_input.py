@@ -9,6 +9,7 @@ import pytest
 
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.cluster.fan_out import UserError
 from tests.dedup.corpus import document_table, published, rows
 from tests.scrub.test_bad_input import ODD
 from tests.tokenizer.test_job import SENTENCES, encoder_of, stored, tokenizer, tokens
@@ -41,10 +42,12 @@ def decoded(checkpoint: Checkpoint, trained: Checkpoint) -> dict[str, str]:
     return texts
 
 
-def test_every_odd_document_is_encoded_once_and_comes_back(store: Store) -> None:
+@pytest.mark.parametrize("model", ["bpe", "sentencepiece-bpe", "sentencepiece-unigram"])
+def test_every_odd_document_is_encoded_once_and_comes_back(store: Store, model: str) -> None:
     tables = [document_table(list(ODD.values())), document_table([], 1), document_table(SENTENCES, 2)]
     documents = filtered(store, tables)
-    trained = tokenizer(documents)
+    trained = tokenizer(documents, model=model, vocab_size=600)
+    assert trained.manifest.metrics["round_trip_failures"] == 0
     checkpoint = tokens(documents, trained, heldout_share=0.3)
     texts = decoded(checkpoint, trained)
     wanted = [data.decode(errors="replace") for data in ODD.values()] + SENTENCES
@@ -64,10 +67,24 @@ def test_a_shard_of_duplicates_gives_the_same_tokens_again_and_again(store: Stor
     assert (array.reshape(300, -1) == array.reshape(300, -1)[0]).all()
 
 
+@pytest.mark.parametrize("model", ["bpe", "sentencepiece-bpe", "sentencepiece-unigram"])
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
-def test_without_any_text_the_error_says_what_to_do(store: Store, texts: list[str]) -> None:
+def test_without_any_text_the_error_says_what_to_do(store: Store, texts: list[str], model: str) -> None:
     with pytest.raises(ValueError, match=r"holds no text: raise tokenizer\.sample_bytes, or take more of the crawl"):
-        tokenizer(filtered(store, [document_table(texts)]))
+        tokenizer(filtered(store, [document_table(texts)]), model=model)
+
+
+@pytest.mark.parametrize("model", ["sentencepiece-bpe", "sentencepiece-unigram"])
+def test_a_vocabulary_too_small_for_the_characters_is_refused_with_what_to_do(store: Store, model: str) -> None:
+    with pytest.raises(UserError, match=r"raise tokenizer\.vocab_size"):
+        tokenizer(filtered(store, [document_table(SENTENCES)]), model=model, vocab_size=270)
+
+
+@pytest.mark.parametrize("model", ["bpe", "sentencepiece-bpe", "sentencepiece-unigram"])
+def test_a_vocabulary_larger_than_the_sample_can_fill_is_as_large_as_it_gets(store: Store, model: str) -> None:
+    trained = tokenizer(filtered(store, [document_table(["ab ab ab"] * 9)]), model=model, vocab_size=5000)
+    assert 262 <= trained.manifest.metrics["vocab_size"] < 310
+    assert encoder_of(trained).vocab_size == trained.manifest.metrics["vocab_size"]
 
 
 def test_one_word_documents_alone_are_enough(store: Store) -> None:

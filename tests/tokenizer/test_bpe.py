@@ -2,12 +2,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
 from ray_jobs.tokenizer import bpe
@@ -119,6 +120,30 @@ def test_training_gives_the_same_bytes_whatever_the_threads_and_the_process(tmp_
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("pre_tokenizer", bpe.PRE_TOKENIZERS)
+def test_the_tokenizer_is_the_one_that_hugging_face_s_trainer_makes(pre_tokenizer: str, data_dir: Path) -> None:
+    texts = [path.read_text() for path in sorted((data_dir / "corpora").glob("*.txt"))]
+    theirs = bpe.new_tokenizer(pre_tokenizer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=6000,
+        min_frequency=2,
+        special_tokens=list(bpe.SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    theirs.train_from_iterator(texts, trainer)
+    ours = bpe.train(texts, 6000, pre_tokenizer, 2)
+    assert json.loads(ours.to_str()) == json.loads(theirs.to_str())
+
+
+@pytest.mark.parametrize("word", ["x", "1", "@", "\n", "日", "_", "\x00"])
+def test_a_word_of_a_million_characters_is_soon_learned(word: str) -> None:
+    began = time.process_time()
+    model = bpe.train([word * 1_000_000, *TEXTS], 400, "gpt2", 2)
+    assert time.process_time() - began < 20  # merging the whole of it by passes over it takes half an hour
+    assert Encoder(bpe.files(model)["tokenizer.json"]).decode(model.encode(word * 5000).ids) == word * 5000
+
+
 def test_a_vocabulary_that_the_sample_cannot_fill_is_as_large_as_it_gets() -> None:
     model = bpe.train(["ab ab ab"], 5000, "gpt2", 2)
     # 4 special tokens, 256 bytes, "ab" and " ab".
@@ -127,7 +152,8 @@ def test_a_vocabulary_that_the_sample_cannot_fill_is_as_large_as_it_gets() -> No
 
 def test_the_files_are_plain_json_of_known_content(encoder: Encoder) -> None:
     files = bpe.files(encoder.tokenizer)
-    assert sorted(files) == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    names = ["chat_template.jinja", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(files) == names
     assert json.loads(files["tokenizer_config.json"])["eos_token"] == "<|endoftext|>"
     assert Tokenizer.from_str(files["tokenizer.json"].decode()).get_vocab_size() == encoder.vocab_size
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from configs.classifier import PinnedUrl
-from ray_jobs.quality.pinned import fetched
+from ray_jobs.files.pinned import fetched
 from tests.crawl.common_crawl_server import Answer, serving
 
 DATA = b"damn\nblast\n" * 1000
