@@ -32,8 +32,8 @@ class Encoder:
     def __init__(self, data: bytes):
         self.tokenizer = Tokenizer.from_str(data.decode())
         self.tokenizer.encode_special_tokens = True
-        self._in_pieces = cuts_as_ours(self.tokenizer)
         self._compiled = compiled(self.tokenizer)
+        self._in_pieces = self._compiled is None and cuts_as_ours(self.tokenizer)
         self.vocab_size: int = self.tokenizer.get_vocab_size()
         self.end_of_text = self._id(END_OF_TEXT)
         self.pad = self._id(PAD)
