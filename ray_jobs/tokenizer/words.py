@@ -193,6 +193,7 @@ def encode(
     with it; returns where they end. `tokens` has room for a token of each byte, one of each document and INLINE more;
     `runs` are the data's `eights`."""
     slots = cache.slots
+    mask = len(slots) - 1
     at = 0
     for document in range(len(offsets) - 1):
         begin = at
@@ -201,13 +202,15 @@ def encode(
             end = word_end(data, runs, start, stop, classes, pattern)
             size = end - start
             if size <= _SHORT and start + _PADDING <= len(data):
-                # What most words are: short, known and in the first slot that they may be in.
+                # What most words are: short, and seen before.
                 low = runs[start] & _LOW[size]
                 high = runs[start + 8] & _HIGH[size] | np.uint64(size) << _SIZE_AT
                 slot = _slot(low, high, slots)
+                while slots[slot + 1] != _FREE and (slots[slot] != low or slots[slot + 1] != high):
+                    slot = (slot + 4) & mask
                 found = slots[slot + 2]
                 number = np.int64(found >> _NUMBER_AT)
-                if slots[slot] == low and slots[slot + 1] == high and number <= INLINE:
+                if slots[slot + 1] != _FREE and number <= INLINE:
                     tokens[at] = found & _TOKEN
                     tokens[at + 1] = found >> _SECOND & _TOKEN
                     tokens[at + 2] = found >> _THIRD & _TOKEN
