@@ -1,6 +1,6 @@
 """Byte-level BPE by compiled loops: which tokenizers that takes, and their documents to tokens.
 
-Tokenizers of other kinds are left to Hugging Face tokenizers (`encode.Encoder`). Compiling takes 12 s, once an
+Tokenizers of other kinds are left to Hugging Face tokenizers (`encode.Encoder`). Compiling takes 14 s, once an
 installation: numba keeps the result beside this file, or where NUMBA_CACHE_DIR says.
 """
 

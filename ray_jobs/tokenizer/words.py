@@ -23,7 +23,7 @@ _SHORT, _LONGEST = 15, 128
 """Bytes of a word that a slot has room for, and of the longest that is kept."""
 _PADDING = 2 * 8  # what is read for a short word
 # All unsigned, as numba lets nothing signed overflow, and makes floats of signed and unsigned numbers together.
-_SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
+_OTHER_SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
 _HALF, _SIZE_AT, _NUMBER_AT = np.uint64(32), np.uint64(56), np.uint64(60)
 _PLACE = np.uint64((1 << 60) - 1)
 _TOKEN, _SECOND, _THIRD = np.uint64((1 << TOKEN_BITS) - 1), np.uint64(TOKEN_BITS), np.uint64(2 * TOKEN_BITS)
@@ -61,7 +61,7 @@ def new_cache(num_slots: int = _SLOTS, num_tokens: int = _STORED_TOKENS, num_byt
 
 @numba.njit(cache=True, inline="always")
 def _mixed(low: np.uint64, high: np.uint64) -> np.uint64:  # pragma: no cover
-    value = (low * SPREAD) ^ (high * _SPREAD)
+    value = (low * SPREAD) ^ (high * _OTHER_SPREAD)
     return (value ^ (value >> _HALF)) * SPREAD
 
 
