@@ -33,8 +33,8 @@ class Encoder:
     def __init__(self, data: bytes):
         self.tokenizer = Tokenizer.from_str(data.decode())
         self.tokenizer.encode_special_tokens = True
-        self._in_pieces = cuts_as_ours(self.tokenizer)
         self._compiled = compiled(self.tokenizer)
+        self._in_pieces = self._compiled is None and cuts_as_ours(self.tokenizer)
         self.vocab_size: int = self.tokenizer.get_vocab_size()
         special = special_tokens_of(self.tokenizer)
         self.end_of_text = number_of(self.tokenizer, special.end)
@@ -48,7 +48,7 @@ class Encoder:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether texts are encoded by compiled loops, some 40 times as fast as by the library."""
+        """Whether texts are encoded by compiled loops, some 30 times as fast as by the library."""
         return self._compiled is not None
 
     def encode(self, text: str) -> list[int]:

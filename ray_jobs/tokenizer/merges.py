@@ -20,7 +20,7 @@ from tokenizers import pre_tokenizers
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Integers: TypeAlias = npt.NDArray[np.int64]
-Tokens: TypeAlias = npt.NDArray[np.unsignedinteger]
+Tokens: TypeAlias = npt.NDArray[np.uint32]
 
 WINDOW = 256
 """Bytes of a word that are merged at once. The time of a byte grows with it."""

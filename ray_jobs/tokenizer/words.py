@@ -23,7 +23,7 @@ _SHORT, _LONGEST = 15, 128
 """Bytes of a word that a slot has room for, and of the longest that is kept."""
 _PADDING = 2 * 8  # what is read for a short word
 # All unsigned, as numba lets nothing signed overflow, and makes floats of signed and unsigned numbers together.
-_SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
+_OTHER_SPREAD = np.uint64(0x2545F4914F6CDD1D)  # of xorshift64* (Vigna, 2016)
 _HALF, _SIZE_AT, _NUMBER_AT = np.uint64(32), np.uint64(56), np.uint64(60)
 _PLACE = np.uint64((1 << 60) - 1)
 _TOKEN, _SECOND, _THIRD = np.uint64((1 << TOKEN_BITS) - 1), np.uint64(TOKEN_BITS), np.uint64(2 * TOKEN_BITS)
@@ -61,7 +61,7 @@ def new_cache(num_slots: int = _SLOTS, num_tokens: int = _STORED_TOKENS, num_byt
 
 @numba.njit(cache=True, inline="always")
 def _mixed(low: np.uint64, high: np.uint64) -> np.uint64:  # pragma: no cover
-    value = (low * SPREAD) ^ (high * _SPREAD)
+    value = (low * SPREAD) ^ (high * _OTHER_SPREAD)
     return (value ^ (value >> _HALF)) * SPREAD
 
 
@@ -193,6 +193,7 @@ def encode(
     with it; returns where they end. `tokens` has room for a token of each byte, one of each document and INLINE more;
     `runs` are the data's `eights`."""
     slots = cache.slots
+    mask = len(slots) - 1
     at = 0
     for document in range(len(offsets) - 1):
         begin = at
@@ -201,13 +202,15 @@ def encode(
             end = word_end(data, runs, start, stop, classes, pattern)
             size = end - start
             if size <= _SHORT and start + _PADDING <= len(data):
-                # What most words are: short, known and in the first slot that they may be in.
+                # What most words are: short, and seen before.
                 low = runs[start] & _LOW[size]
                 high = runs[start + 8] & _HIGH[size] | np.uint64(size) << _SIZE_AT
                 slot = _slot(low, high, slots)
+                while slots[slot + 1] != _FREE and (slots[slot] != low or slots[slot + 1] != high):
+                    slot = (slot + 4) & mask
                 found = slots[slot + 2]
                 number = np.int64(found >> _NUMBER_AT)
-                if slots[slot] == low and slots[slot + 1] == high and number <= INLINE:
+                if slots[slot + 1] != _FREE and number <= INLINE:
                     tokens[at] = found & _TOKEN
                     tokens[at + 1] = found >> _SECOND & _TOKEN
                     tokens[at + 2] = found >> _THIRD & _TOKEN
