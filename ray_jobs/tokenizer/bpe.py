@@ -4,7 +4,6 @@ Every byte is a token, so any text has an encoding and comes back from it unchan
 (2016), and the byte alphabet of GPT-2 (Radford et al., 2019). `merging` learns the merges; `reference_bpe` says how.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from ray_jobs.tokenizer import merging
 from ray_jobs.tokenizer.chat import ChatTemplate
 from ray_jobs.tokenizer.counting import WordCounter
+from ray_jobs.tokenizer.merges import byte_alphabet
 from ray_jobs.tokenizer.merging import Words
 from ray_jobs.tokenizer.output_files import tokenizer_files
 from ray_jobs.tokenizer.special import BYTE_LEVEL, added
@@ -66,7 +66,7 @@ def train(texts: Iterable[str], vocab_size: int, pre_tokenizer: str, min_frequen
 
 def trained(words: Words, vocab_size: int, pre_tokenizer: str, min_frequency: int) -> Tokenizer:
     """As `train`, of words that were cut by the same pre-tokenizer."""
-    letters = byte_letters()
+    letters = {byte: letter for letter, byte in byte_alphabet().items()}
     in_order = [bytes([byte]) for byte in sorted(range(256), key=letters.__getitem__)]
     num_special = len(BYTE_LEVEL.names)
     learned = merging.train(words, in_order, vocab_size - num_special, min_frequency)
@@ -78,14 +78,6 @@ def trained(words: Words, vocab_size: int, pre_tokenizer: str, min_frequency: in
     )
     tokenizer.add_special_tokens(added(BYTE_LEVEL))
     return tokenizer
-
-
-@functools.cache
-def byte_letters() -> dict[int, str]:
-    """GPT-2's letter for each byte: itself where it is a visible character of Latin-1, else the next from U+0100."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + place) for place, byte in enumerate(others)}
 
 
 def files(tokenizer: Tokenizer, chat_template: ChatTemplate = "chatml") -> dict[str, bytes]:

@@ -38,7 +38,7 @@ _WITHOUT: dict[str, tuple[Any, ...]] = {
 class CompiledBpe:
     """Encodes as one tokenizer does where no special token arises from text.
 
-    Holds 21 MB of words that it has encoded, for as long as it lives. Calls of several threads wait for one another
+    Holds 16 MB of words that it has encoded, for as long as it lives. Calls of several threads wait for one another
     (for Python's lock), as they share these.
     """
 

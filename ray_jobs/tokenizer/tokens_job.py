@@ -24,14 +24,11 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.tokenizer import bpe
-from ray_jobs.tokenizer.documents import DocumentFile, files_of, interleaved, nodes_of, sources_of, texts_of
-from ray_jobs.tokenizer.encode import Encoder
+from ray_jobs.tokenizer.documents import DocumentFile, files_of, interleaved, nodes_of, sources_of
+from ray_jobs.tokenizer.encode import Encoder, sound
 from ray_jobs.tokenizer.sampling import copies, places
 from ray_jobs.tokenizer.statistics import by_language, figures, length_histogram, used_bits
 
-# Texts handed to the tokenizer at once.
-BATCH_BYTES = 1 << 22
 TRAIN, HELDOUT = "train", "heldout"
 COUNTED = ("num_documents", "num_tokens", "num_bytes", "documents_repaired")
 
@@ -103,14 +100,9 @@ def encode(shard: dict[str, int | str], context: Context) -> ShardOutput:
     encoder = Encoder(context.tokenizer.read(context.tokenizer.file("tokenizer.json")))
     table = chosen(context.files[number].read(["id", "language", "text"]), number, context)
 
-    parts, lengths = [np.empty(0, dtype=encoder.dtype)], [np.empty(0, dtype=np.int64)]
-    sizes = []
-    for texts in bpe.batches(texts_of(table), BATCH_BYTES):
-        some, some_lengths = encoder.encode_documents(texts)
-        parts.append(some)
-        lengths.append(some_lengths)
-        sizes += [len(text.encode()) for text in texts]
-    tokens, length, num_bytes = np.concatenate(parts), np.concatenate(lengths), np.array(sizes, dtype=np.int64)
+    texts = sound(table["text"])
+    tokens, length = encoder.encode_column(texts)
+    num_bytes = pc.binary_length(texts).to_numpy().astype(np.int64)
     repaired = num_bytes != pc.binary_length(table["text"]).to_numpy()
 
     order = placed(table, spec.seed) if context.part == TRAIN else np.arange(len(length))

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from ray_jobs.tokenizer import bpe, counting
 from ray_jobs.tokenizer.counting import BLANKS, LONGEST_WORD, WordCounter
+from ray_jobs.tokenizer.merges import byte_alphabet
 from ray_jobs.tokenizer.merging import Words
 from tests.tokenizer.test_pieces import PARTS
 
-LETTER_OF = bpe.byte_letters()
+LETTER_OF = {byte: letter for letter, byte in byte_alphabet().items()}
 BYTE_OF = {letter: byte for byte, letter in LETTER_OF.items()}
 
 

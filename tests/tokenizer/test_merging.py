@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ray_jobs.tokenizer import bpe, merging, reference_bpe
+from ray_jobs.tokenizer import merging, reference_bpe
+from ray_jobs.tokenizer.merges import byte_alphabet
 from ray_jobs.tokenizer.merging import Words
 
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -64,7 +65,7 @@ def test_three_trainers_agree_on_thousands_of_small_corpora() -> None:
 def real_words(data_dir: Path, name: str, num_characters: int) -> Counter[bytes]:
     """Counted by Hugging Face's splitter, in whose alphabet every byte is a letter."""
     text = (data_dir / "corpora" / name).read_text()[:num_characters]
-    byte_of = {letter: byte for byte, letter in bpe.byte_letters().items()}
+    byte_of = byte_alphabet()
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     return Counter(bytes(byte_of[letter] for letter in word) for word, _ in cut)
 
