@@ -126,7 +126,8 @@ def batches_of(
 
 def ours(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
     from ray_jobs.model.architecture import initialise
-    from ray_jobs.pretrain.trainer import build, take_step
+    from ray_jobs.pretrain.step import take_step
+    from ray_jobs.pretrain.trainer import build
 
     spec = variant.spec()
     model, optimizer = build(spec, VOCABULARY, device)
