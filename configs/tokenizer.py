@@ -36,7 +36,7 @@ class TokenizerSpec(Spec):
     """A tokenizer trained on a sample of the documents: byte-level BPE, or one of SentencePiece's as LLaMA has them."""
 
     node: ClassVar[str] = "tokenizer"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     model: Literal["bpe", "sentencepiece-bpe", "sentencepiece-unigram"] = "bpe"
     """`bpe`: byte-level, after a pre-tokenizer. The others: on characters, with blanks as pieces, single digits and
@@ -51,7 +51,8 @@ class TokenizerSpec(Spec):
     chat_template: Literal["chatml", "llama2"] = "chatml"
     """How a dialogue becomes text: with a header and an end for each turn, or as Llama 2's."""
     sample_bytes: int = Field(default=200_000_000, ge=1)
-    """Size of the sample to aim at: whole documents, chosen by a hash of their id."""
+    """Size of the sample to aim at: whole documents, chosen by a hash of the text, so that no text is both
+    in the sample and held out, whatever copies of it there are."""
     language_alpha: float = Field(default=1.0, ge=0, le=1)
     """How languages share the sample: each by its share of the text to this power (Conneau and Lample 2019,
     arXiv:1901.07291, section 3.1). 1 leaves them as they are, 0 gives all the same; XLM-R's vocabulary has 0.3. What a

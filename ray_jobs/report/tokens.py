@@ -96,7 +96,9 @@ def _sample_text(documents: Node | None) -> tuple[str, str]:
 
 
 def cut(tokenizer: "Tokenizer", text: str) -> list[Piece]:
-    """The text in pieces, in order and whole: every character is in one piece, a line end as ⏎."""
+    """The text in pieces, in order and whole: every character is in one piece, a line end as ⏎. No special token arises
+    from it, as none does in the tokens node."""
+    tokenizer.encode_special_tokens = True
     encoding = tokenizer.encode(text, add_special_tokens=False)
     spans: list[tuple[int, int, list[str]]] = []
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):

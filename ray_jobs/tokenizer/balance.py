@@ -12,19 +12,20 @@ MOST_HELD_OUT = 0.05
 class LanguageText:
     """What a corpus has of a language."""
 
-    documents: int
     bytes: int
+    first_place: float
     last_place: float
-    """The highest of its documents' places, which are random numbers in [0, 1)."""
+    """The lowest and the highest of its texts' places, which are random numbers in [0, 1). Copies of a text share one:
+    a language of a single text has equal ones."""
 
     def to_json(self) -> list[Any]:
-        return [self.documents, self.bytes, self.last_place]
+        return [self.bytes, self.first_place, self.last_place]
 
 
 @dataclass(frozen=True)
 class Share:
     """A document of the language is in the sample if its place is below `sampled`, held out if it is not below
-    `held_out`."""
+    `held_out`, which is no less."""
 
     sampled: float
     held_out: float
@@ -34,10 +35,10 @@ def added_up(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, LanguageText
     """The sum over shards of `LanguageText.to_json` by language."""
     total: dict[str, LanguageText] = {}
     for part in parts:
-        for language, (documents, size, last_place) in part.items():
-            before = total.get(language, LanguageText(0, 0, 0.0))
+        for language, (size, first_place, last_place) in part.items():
+            before = total.get(language, LanguageText(0, 1.0, 0.0))
             total[language] = LanguageText(
-                before.documents + documents, before.bytes + size, max(before.last_place, last_place)
+                before.bytes + size, min(before.first_place, first_place), max(before.last_place, last_place)
             )
     return dict(sorted(total.items()))
 
@@ -45,19 +46,23 @@ def added_up(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, LanguageText
 def shares(corpus: Mapping[str, LanguageText], sample_bytes: int, alpha: float, heldout_bytes: int) -> dict[str, Share]:
     """The share of each language that has text.
 
-    Of a language with two documents or more at least one is held out, unless `heldout_bytes` is 0.
+    Of a language with two texts or more at least one is held out, unless `heldout_bytes` is 0.
     """
     texts = {language: text for language, text in corpus.items() if text.bytes}
     held_out = {}
     for language, text in texts.items():
+        can_spare = heldout_bytes and text.first_place < text.last_place
         first = 1 - min(MOST_HELD_OUT, heldout_bytes / text.bytes)
-        lone = heldout_bytes and text.documents > 1
-        held_out[language] = min(first, text.last_place) if lone else first if text.documents > 1 else 1.0
+        held_out[language] = min(first, text.last_place) if can_spare else 1.0
     available = {language: text.bytes * held_out[language] for language, text in texts.items()}
     total = sum(text.bytes for text in texts.values())
     weights = {language: (text.bytes / total) ** alpha for language, text in texts.items()}
     quotas = filled(weights, available, sample_bytes)
-    return {language: Share(quotas[language] / texts[language].bytes, held_out[language]) for language in texts}
+    # Where all that is available is taken, the quotient may be rounded to more than it was made of.
+    return {
+        language: Share(min(quotas[language] / text.bytes, held_out[language]), held_out[language])
+        for language, text in texts.items()
+    }
 
 
 def filled(weights: Mapping[str, float], available: Mapping[str, float], size: float) -> dict[str, float]:

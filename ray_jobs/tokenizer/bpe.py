@@ -50,11 +50,13 @@ def new_tokenizer(pre_tokenizer: str) -> Tokenizer:
     return tokenizer
 
 
-def cuts_as_ours(tokenizer: Tokenizer) -> bool:
-    """Whether it cuts plain text into words by one of our patterns, so that long texts may be encoded in pieces."""
+def pre_tokenizer_of(tokenizer: Tokenizer) -> str | None:
+    """Which of ours cuts text into words as this tokenizer does. None where none does, or text is changed before."""
     described = json.loads(tokenizer.to_str())
-    ours = [json.loads(new_tokenizer(name).to_str())["pre_tokenizer"] for name in PRE_TOKENIZERS]
-    return described["normalizer"] is None and described["pre_tokenizer"] in ours
+    if described["normalizer"] is not None:
+        return None
+    ours = {name: json.loads(new_tokenizer(name).to_str())["pre_tokenizer"] for name in PRE_TOKENIZERS}
+    return next((name for name, pre_tokenizer in ours.items() if described["pre_tokenizer"] == pre_tokenizer), None)
 
 
 def train(texts: Iterable[str], vocab_size: int, pre_tokenizer: str, min_frequency: int) -> Tokenizer:

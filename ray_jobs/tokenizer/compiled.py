@@ -23,7 +23,6 @@ BLOCK_BYTES = 1 << 24
 """Of documents that are encoded at once; of a longer document, all."""
 # Views of fewer are of another type to numba, for which it would compile once more.
 _LEAST_BYTES = 16
-_PATTERNS = {"gpt2": Pattern.GPT2, "llama3": Pattern.LLAMA3}
 # What the loops know nothing of, and the values that say that there is none of it.
 _WITHOUT: dict[str, tuple[Any, ...]] = {
     "dropout": (None,),
@@ -91,24 +90,18 @@ class CompiledBpe:
 def compiled(tokenizer: Tokenizer) -> CompiledBpe | None:
     """None where the tokenizer is of another kind, or does anything besides."""
     described = json.loads(tokenizer.to_str())
-    pattern = next((number for name, number in _PATTERNS.items() if cuts_by(described, name)), None)
+    name = bpe.pre_tokenizer_of(tokenizer)
     model = described["model"]
     if (
-        pattern is None
+        name is None
         or model["type"] != "BPE"
         or any(model[name] not in values for name, values in _WITHOUT.items())
-        or any(described[part] is not None for part in ("normalizer", "truncation", "padding"))
+        or any(described[part] is not None for part in ("truncation", "padding"))
         or not all(token["special"] for token in described["added_tokens"])
     ):
         return None
     merges = from_vocabulary(model["vocab"], model["merges"])
-    return None if merges is None else CompiledBpe(pattern, merges)
-
-
-def cuts_by(described: dict[str, Any], name: str) -> bool:
-    """Whether a tokenizer.json cuts text into words by one of our patterns."""
-    ours: dict[str, Any] = json.loads(bpe.new_tokenizer(name).to_str())
-    return bool(described["pre_tokenizer"] == ours["pre_tokenizer"])
+    return None if merges is None else CompiledBpe(bpe.PATTERNS[name], merges)
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
 from ray_jobs.files.columns import text_buffers
-from ray_jobs.tokenizer.bpe import batches, cuts_as_ours, decoded
+from ray_jobs.tokenizer.bpe import batches, decoded, pre_tokenizer_of
 from ray_jobs.tokenizer.compiled import compiled
 from ray_jobs.tokenizer.pieces import PIECE_CHARACTERS, pieces
 from ray_jobs.tokenizer.special import number_of, special_tokens_of
@@ -34,7 +34,7 @@ class Encoder:
         self.tokenizer = Tokenizer.from_str(data.decode())
         self.tokenizer.encode_special_tokens = True
         self._compiled = compiled(self.tokenizer)
-        self._in_pieces = self._compiled is None and cuts_as_ours(self.tokenizer)
+        self._in_pieces = self._compiled is None and pre_tokenizer_of(self.tokenizer) is not None
         self.vocab_size: int = self.tokenizer.get_vocab_size()
         special = special_tokens_of(self.tokenizer)
         self.end_of_text = number_of(self.tokenizer, special.end)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ray_jobs.tokenizer.bpe import PRE_TOKENIZERS, new_tokenizer
+from ray_jobs.tokenizer.bpe import pre_tokenizer_of
 from ray_jobs.tokenizer.special import number_of, special_tokens_of
 
 PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe"}
@@ -80,7 +80,7 @@ def _vocabulary(tokenizer: Tokenizer, sentencepiece_model: bytes | None) -> Gguf
     if sentencepiece_model is not None:
         return _of_pieces(sentencepiece_model)
     described = json.loads(tokenizer.to_str())
-    pre = next((name for name in PRE_TOKENIZERS if _cuts_as(described, name)), None)
+    pre = pre_tokenizer_of(tokenizer)
     if described["model"]["type"] != "BPE" or pre is None or pre not in PRE:
         raise ValueError(
             "this tokenizer cuts text in a way that llama.cpp has no name for, so a GGUF file of it would give other "
@@ -91,12 +91,6 @@ def _vocabulary(tokenizer: Tokenizer, sentencepiece_model: bytes | None) -> Gguf
     types = [TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens]
     merges = [" ".join(pair) for pair in described["model"]["merges"]]
     return GgufVocabulary("gpt2", PRE[pre], tokens, types, None, merges)
-
-
-def _cuts_as(described: Mapping[str, Any], name: str) -> bool:
-    """Whether it treats text before merging as ours of that name does."""
-    ours = json.loads(new_tokenizer(name).to_str())
-    return all(described[part] == ours[part] for part in ("normalizer", "pre_tokenizer"))
 
 
 def _of_pieces(data: bytes) -> GgufVocabulary:

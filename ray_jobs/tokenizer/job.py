@@ -83,9 +83,9 @@ def languages(shard: dict[str, int], context: Context) -> ShardOutput:
     table = read(shard, context)
     table = table.append_column("bytes", pc.binary_length(table["text"].cast(pa.large_binary())))
     table = table.append_column("place", pa.array(places_of(table, context.spec)))
-    grouped = table.group_by("language").aggregate([("id", "count"), ("bytes", "sum"), ("place", "max")])
+    grouped = table.group_by("language").aggregate([("bytes", "sum"), ("place", "min"), ("place", "max")])
     found = {
-        row["language"]: LanguageText(row["id_count"], row["bytes_sum"], row["place_max"]).to_json()
+        row["language"]: LanguageText(row["bytes_sum"], row["place_min"], row["place_max"]).to_json()
         for row in grouped.sort_by("language").to_pylist()
     }
     return ShardOutput({}, {"documents": table.num_rows}, {"languages": found})
@@ -98,7 +98,8 @@ def read(shard: dict[str, int], context: Context) -> pa.Table:
 
 
 def places_of(table: pa.Table, spec: TokenizerSpec) -> np.ndarray:
-    return places(table["id"].to_pylist(), "tokenizer-sample", spec.seed)
+    """By the text, so that copies of it, in whatever source, are all in the sample, all held out or neither."""
+    return places(table["text"].cast(pa.large_binary()).to_pylist(), "tokenizer-sample", spec.seed)
 
 
 def count(shard: dict[str, int], context: Context) -> ShardOutput:

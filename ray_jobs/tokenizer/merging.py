@@ -22,6 +22,8 @@ Longs: TypeAlias = npt.NDArray[np.int64]
 Keys: TypeAlias = npt.NDArray[np.uint64]
 
 NOTHING = -1
+MOST_BYTES = (2**31 - 1) // 3
+"""Of distinct words: pairs and places, of which there may be three for every byte, are numbered in 32 bits."""
 # 2^64 over the golden ratio, made odd (Knuth, The Art of Computer Programming 3, section 6.4).
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -43,11 +45,12 @@ def train(words: Words, first_tokens: Sequence[bytes], vocab_size: int, min_freq
     """As `reference_bpe.train`, with the same result. Takes some 60 bytes of memory for each byte of the words.
 
     Raises:
-        ValueError: the distinct words have 2^31 bytes or more.
+        ValueError: the distinct words have more than MOST_BYTES.
     """
-    if len(words.data) >= 1 << 31:
+    if len(words.data) > MOST_BYTES:
         raise ValueError(
-            f"the sample's distinct words have {len(words.data):,} bytes, more than 2^31: lower tokenizer.sample_bytes"
+            f"the sample's distinct words have {len(words.data):,} bytes, more than {MOST_BYTES:,}: lower "
+            "tokenizer.sample_bytes"
         )
     number_of_byte = np.zeros(256, dtype=np.int32)
     for number, token in enumerate(first_tokens):

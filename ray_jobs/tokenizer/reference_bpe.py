@@ -14,7 +14,7 @@ token, then by the right), and in a row of overlapping pairs, such as `aaa`, the
 No two merges make the same bytes. Where a token stands, no earlier merge crossed its ends, so what went on inside was
 decided by its own bytes alone; wherever these bytes become one token, they do so by the same last merge.
 
-A merge never crosses the border between two words, so how text is cut into words (`cutting.py`) is a part of the
+A merge never crosses the border between two words, so how text is cut into words (`splitting.py`) is a part of the
 tokenizer. All this is quadratic: it is for reading, and for tests.
 """
 

@@ -78,6 +78,11 @@ def total(receipts: list[Receipt], name: str) -> int:
 def check_parts(spec: TokensSpec, counters: Mapping[str, int], nodes: str) -> None:
     """Raises UserError where a part that is wanted came out empty."""
     train, heldout = counters["train_num_documents"], counters["heldout_num_documents"]
+    if not train and any(0 < weight < 1 for weight in spec.weights.values()):
+        raise UserError(
+            f"{nodes} left no document to train on by their weights below 1: take more of the crawl, or raise "
+            "tokens.weights"
+        )
     if not train and not heldout:
         raise UserError(f"{nodes} kept no document: take more of the crawl, or loosen what drops its pages")
     if not train:

@@ -5,7 +5,15 @@ from torch import nn
 from configs.model import ModelSpec
 from configs.pretrain import OptimizerSpec
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
-from ray_jobs.pretrain.optimizer import build_adamw, parameter_groups, set_optimizer_step, sum_of_squares
+from ray_jobs.model.loss import LossModel
+from ray_jobs.pretrain.optimizer import (
+    build_adamw,
+    optimizer_tensors,
+    parameter_groups,
+    set_optimizer_step,
+    sum_of_squares,
+)
+from ray_jobs.pretrain.trainer import take_step
 
 
 def built(**fields: object) -> nn.Module:
@@ -69,3 +77,28 @@ def test_the_norm_is_summed_in_fp32_whatever_the_gradients_are() -> None:
     gradients = [torch.full((100_000,), 0.01, dtype=torch.bfloat16), torch.zeros(0), torch.tensor([3.0])]
     exact = sum(gradient.double().square().sum().item() for gradient in gradients)
     assert sum_of_squares(gradients).item() == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_without_a_finite_loss_changes_nothing(bad: float) -> None:
+    model = LossModel(built())
+    optimizer = build_adamw(model, OptimizerSpec(learning_rate=0.1))
+    ids = torch.randint(100, (2, 17), generator=torch.Generator().manual_seed(1))
+    batch = (ids[:, :-1], ids[:, 1:])
+    assert take_step(model, optimizer, [batch], clip_norm=1.0).finite
+    with torch.no_grad():
+        model.model.model.norm.weight[0] = bad
+    before = {name: tensor.clone() for name, tensor in _all_of(model, optimizer).items()}
+    assert not take_step(model, optimizer, [batch], clip_norm=1.0).finite
+    for name, tensor in _all_of(model, optimizer).items():
+        assert torch.equal(torch.nan_to_num(tensor, nan=-1.0), torch.nan_to_num(before[name], nan=-1.0)), name
+    with torch.no_grad():
+        model.model.model.norm.weight[0] = 1.0
+    assert take_step(model, optimizer, [batch], clip_norm=1.0).finite
+
+
+def _all_of(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    """Weights, moments and step counts."""
+    steps = {f"step.{place}": state["step"] for place, state in enumerate(optimizer.state.values())}
+    return {**dict(model.named_parameters()), **optimizer_tensors(model, optimizer), **steps}

@@ -154,6 +154,15 @@ def test_tokens_within_one_character_are_one_piece(tokenizer: Tokenizer) -> None
     assert piece.text == "😀" and len(piece.ids.split()) == 4
 
 
+def test_text_that_spells_a_special_token_is_cut_as_text(tokenizer: Tokenizer) -> None:
+    made = Tokenizer.from_str(tokenizer.to_str())
+    made.add_special_tokens(["<|endoftext|>"])
+    number = made.token_to_id("<|endoftext|>")
+    assert made.encode("<|endoftext|>").ids == [number]
+    pieces = cut(made, "<|endoftext|>")
+    assert len(pieces) > 1 and str(number) not in {piece.ids for piece in pieces}
+
+
 def test_a_spike_is_what_leaps_out_of_the_lines_before_it() -> None:
     calm = [(float(step), 1.0) for step in range(60)]
     assert spikes_of(calm) == [] and spikes_of([]) == []

@@ -1,11 +1,11 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ray_jobs.tokenizer.balance import MOST_HELD_OUT, LanguageText, added_up, filled, shares
 
-CORPUS = {"en": LanguageText(9000, 9_000_000, 0.9999), "de": LanguageText(900, 900_000, 0.999)}
-CORPUS |= {"sw": LanguageText(100, 100_000, 0.99)}
+CORPUS = {"en": LanguageText(9_000_000, 0.0001, 0.9999), "de": LanguageText(900_000, 0.001, 0.999)}
+CORPUS |= {"sw": LanguageText(100_000, 0.01, 0.99)}
 
 
 def sampled(sample_bytes: int, alpha: float) -> dict[str, float]:
@@ -54,8 +54,15 @@ def test_the_sample_and_what_is_held_out_never_meet() -> None:
             assert share.sampled <= share.held_out
 
 
-def test_one_document_of_a_small_language_is_held_out_and_a_lone_one_is_trained_on() -> None:
-    corpus = {"cy": LanguageText(2, 500, 0.4), "ga": LanguageText(1, 500, 0.8), "": LanguageText(3, 0, 0.7)}
+@given(st.integers(1, 10**7), st.floats(0.5, 1, exclude_max=True))
+@example(3_051_827, 0.8983800152004295)
+def test_what_is_held_out_is_not_sampled_by_rounding_where_all_is_taken(size: int, last_place: float) -> None:
+    share = shares({"en": LanguageText(size, 0.0, last_place)}, 10**12, 1, 200_000)["en"]
+    assert share.sampled <= share.held_out
+
+
+def test_one_text_of_a_small_language_is_held_out_and_a_lone_one_is_trained_on() -> None:
+    corpus = {"cy": LanguageText(500, 0.2, 0.4), "ga": LanguageText(500, 0.8, 0.8), "": LanguageText(0, 0.1, 0.7)}
     found = shares(corpus, 10**6, 1, 10_000)
     assert found["cy"].held_out == 0.4 and found["ga"].held_out == 1.0
     assert found.keys() == {"cy", "ga"}
@@ -64,5 +71,5 @@ def test_one_document_of_a_small_language_is_held_out_and_a_lone_one_is_trained_
 
 
 def test_shards_add_up() -> None:
-    parts = [{"en": [2, 10, 0.3], "de": [1, 5, 0.9]}, {}, {"en": [1, 7, 0.8]}]
-    assert added_up(parts) == {"de": LanguageText(1, 5, 0.9), "en": LanguageText(3, 17, 0.8)}
+    parts = [{"en": [10, 0.2, 0.3], "de": [5, 0.9, 0.9]}, {}, {"en": [7, 0.1, 0.8]}]
+    assert added_up(parts) == {"de": LanguageText(5, 0.9, 0.9), "en": LanguageText(17, 0.1, 0.8)}

@@ -181,6 +181,23 @@ def test_columns_of_all_kinds_slices_and_chunks_give_the_same_tokens(kind: pa.Da
         assert tokens.tolist() == wanted.tolist() and lengths.tolist() == wanted_lengths.tolist()
 
 
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
+def test_two_bytes_hold_the_tokens_of_a_vocabulary_of_65536_and_no_larger(vocab_size: int, dtype: str) -> None:
+    described = json.loads(bpe.train(["a b"], 260, "gpt2", 2).to_str())
+    vocab, merges = described["model"]["vocab"], described["model"]["merges"]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    shorter = list(letters)
+    for tails in (letters, letters.upper(), letters.upper()):  # so that no pair of a word's later letters is a merge
+        pairs = [(one, tail) for one in shorter for tail in tails][: vocab_size - len(vocab)]
+        shorter = ["".join(pair) for pair in pairs]
+        merges += pairs
+        vocab |= {token: len(vocab) + place for place, token in enumerate(shorter)}
+    one = Encoder(json.dumps(described).encode())
+    assert (one.vocab_size, one.dtype) == (vocab_size, dtype) and one.is_compiled
+    tokens, _ = one.encode_documents([shorter[-1]])
+    assert tokens.dtype == dtype and tokens.tolist() == [vocab_size - 1, one.end_of_text]
+
+
 @pytest.mark.parametrize("none", [pa.array([], pa.large_string()), pa.chunked_array([], pa.large_string())])
 def test_no_documents_give_no_tokens(none: pa.Array) -> None:
     for one in (encoder("gpt2"), Encoder(metaspace().to_str().encode())):

@@ -97,6 +97,12 @@ def test_nothing_is_learned_from_nothing() -> None:
     assert merging.train(words_of({b"a": 5}), BYTES, 300).merges == {}
 
 
+def test_more_words_than_are_numbered_in_32_bits_are_refused() -> None:
+    data = np.broadcast_to(np.uint8(0), 1 << 30)  # three places for every byte are more than 2^31
+    with pytest.raises(ValueError, match=r"1,073,741,824 bytes, more than 715,827,882: lower tokenizer\.sample_bytes"):
+        merging.train(Words(data, np.array([len(data)]), np.ones(1, np.int64)), BYTES, 300)
+
+
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=20).map(b"".join))
 def test_the_reference_s_tokens_say_what_was_encoded(word: bytes) -> None:
     vocabulary = reference_bpe.train({b"abcabcab": 3, b"cabba": 2, b"aaab": 1}, [b"a", b"b", b"c"], 12)

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from configs.tokenizer import TokenizerSpec
 from configs.tokens import TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.store import Store, open_store
 from ray_jobs.tokenizer.sampling import copies
 from ray_jobs.tokenizer.statistics import PERCENTILES, by_language, length_histogram, percentiles, upper_bounds
@@ -164,8 +168,6 @@ def test_length_bounds_are_close_and_above() -> None:
 
 
 def test_a_tokenizer_learns_from_all_sources(sources: dict[str, Checkpoint], store: Store) -> None:
-    from configs.tokenizer import TokenizerSpec
-
     total = sum(one.manifest.counters["text_bytes_kept"] for one in sources.values())
     trained = computed(TokenizerSpec(vocab_size=400, heldout_bytes=0), sources, store)
     assert trained.manifest.counters["sample_bytes"] == total
@@ -173,6 +175,21 @@ def test_a_tokenizer_learns_from_all_sources(sources: dict[str, Checkpoint], sto
     assert [file.sha256 for file in trained.manifest.outputs] == [
         file.sha256 for file in tokenizer(together, heldout_bytes=0).manifest.outputs
     ]
+
+
+def test_a_text_is_measured_on_or_trained_on_whatever_its_copies(store: Store) -> None:
+    both = {"documents.a": source(store, "a", SENTENCES), "documents.b": source(store, "b", SENTENCES[::-1])}
+    trained = computed(TokenizerSpec(vocab_size=400), both, store)
+    listed = [entry.path for entry in store.list(NodePath("tokenizer", trained.key).stage_data("words"))]
+    tables = [pq.read_table(pa.BufferReader(store.get(path))) for path in listed if "heldout.parquet" in path]
+    held_out = Counter(text for table in tables for text in table["text"].to_pylist())
+    assert held_out and set(held_out.values()) == {2}
+    assert trained.manifest.counters["sample_documents"] + held_out.total() == 2 * len(SENTENCES)
+
+
+def test_copies_of_the_only_text_are_trained_on(store: Store) -> None:
+    copied = source(store, "copied", SENTENCES[:1] * 4)
+    assert tokenizer(copied, min_frequency=1).manifest.counters["sample_documents"] == 4
 
 
 def test_parts_that_come_out_empty_are_refused_with_the_reason(store: Store) -> None:
@@ -183,6 +200,9 @@ def test_parts_that_come_out_empty_are_refused_with_the_reason(store: Store) -> 
     one = source(store, "one", SENTENCES[:1])
     with pytest.raises(ValueError, match=r"no document to train on, all 1 are held out: .*lower tokens\.heldout_share"):
         computed(TokensSpec(heldout_share=1 - 1e-9), {"documents": one, "tokenizer": trained}, store)
+    light = TokensSpec(heldout_share=0, weights={"documents": 1e-9})
+    with pytest.raises(ValueError, match=r"no document to train on .*raise tokens\.weights"):
+        computed(light, {"documents": one, "tokenizer": trained}, store)
 
 
 def test_ids_above_65535_are_stored_in_four_bytes(store: Store) -> None:
