@@ -9,7 +9,8 @@ from configs.classifier import PinnedUrl
 
 
 class OtherTokenizer(Spec):
-    """A tokenizer of others, to be measured beside the trained one: its tokenizer.json, or GPT-2's two files.
+    """A tokenizer of others, to be measured beside the trained one: its tokenizer.json, or GPT-2's two files. Another
+    model trained here is named by the tokenizer.json among its node's outputs, and the sha256 that its manifest has.
 
     compared_with:
       gpt2:
@@ -63,3 +64,15 @@ class TokenizerSpec(Spec):
     """Tokenizers of others by a name of your own, measured on the same text."""
     seed: int = Field(default=1, ge=0)
     """Of the sample."""
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.model != "bpe":
+            for name in ("pre_tokenizer", "min_frequency"):
+                value, default = getattr(self, name), type(self).model_fields[name].default
+                if value != default:
+                    raise ValueError(
+                        f"{name} ({value}) is of model bpe, and {self.model} has none: leave it out, or set model to "
+                        "bpe"
+                    )
+        return self

@@ -47,5 +47,5 @@ class TokensSpec(Spec):
         for name in self.weights:
             if name not in sources:
                 close = difflib.get_close_matches(name, sources, 1)
-                meant = f"did you mean {close[0]!r}? " if close else ""
-                raise ValueError(f"weights names {name!r}, which is no source: {meant}There are: {', '.join(sources)}")
+                meant = f"did you mean {close[0]!r}? There" if close else "there"
+                raise ValueError(f"weights names {name!r}, which is no source: {meant} are: {', '.join(sources)}")

@@ -1,5 +1,6 @@
 """What pretraining reads of the nodes before it, and what must fit. Needs no torch."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from configs.base import Resources
@@ -9,6 +10,8 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from ray_jobs.tokenizer.loader import TokenDataset
     from ray_jobs.tokenizer.packing import PackedDataset
+
+log = logging.getLogger("headrace")
 
 
 def check_same_tokenizer(tokens: Checkpoint, tokenizer: Checkpoint) -> None:
@@ -25,9 +28,14 @@ def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resource
     """The fixed order of training sequences that the spec's seed gives. Raises ValueError where there is none."""
     from ray_jobs.tokenizer.loader import TokenDataset
     from ray_jobs.tokenizer.packing import PackedDataset
-    from ray_jobs.tokenizer.streams import document_lengths, stream_of
+    from ray_jobs.tokenizer.streams import StoreStream, document_lengths, stream_of
 
     stream = stream_of(tokens, "train", resources.tokens_from_store)
+    if isinstance(stream, StoreStream) and spec.shuffle_run == 1:
+        log.warning(
+            "every sequence is a request to the store, of which one client makes some 400 a second: set "
+            "pretrain.shuffle_run to 16 or more, or resources.tokens_from_store to false"
+        )
     if spec.packing == "concatenate":
         return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
     end_of_text = int(tokens.manifest.metrics["end_of_text"])

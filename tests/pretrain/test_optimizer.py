@@ -13,7 +13,7 @@ from ray_jobs.pretrain.optimizer import (
     set_optimizer_step,
     sum_of_squares,
 )
-from ray_jobs.pretrain.trainer import take_step
+from ray_jobs.pretrain.step import take_step
 
 
 def built(**fields: object) -> nn.Module:

@@ -5,12 +5,14 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.tokenizer import TokenizerSpec
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.tokenizer import sentence_pieces
 from ray_jobs.tokenizer.counting import BLANKS, WordCounter
@@ -214,3 +216,10 @@ def test_a_word_of_a_megabyte_is_trained_on_and_comes_back(kind: Kind) -> None:
     encoder = Encoder(sentence_pieces.to_tokenizer(model).to_str().encode())
     short = text[:20_000]
     assert encoder.decode(encoder.encode(short)) == short
+
+
+@pytest.mark.parametrize("field", [{"pre_tokenizer": "llama3"}, {"min_frequency": 5}])
+def test_what_only_bpe_reads_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is of model bpe, and sentencepiece-unigram has none: leave it out"):
+        TokenizerSpec(model="sentencepiece-unigram", **field)
+    assert TokenizerSpec(model="bpe", **field)

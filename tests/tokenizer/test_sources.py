@@ -93,7 +93,7 @@ def test_weights_of_an_unknown_source_are_refused_with_those_there_are(sources: 
     with pytest.raises(ValueError, match=r"names 'odl', which is no source: did you mean 'old'\? There are: new, old"):
         tokens(sources, weights={"odl": 2})
     alone = {"documents": sources["documents.old"]}
-    with pytest.raises(ValueError, match="There are: documents"):
+    with pytest.raises(ValueError, match="there are: documents"):
         tokens(alone, weights={"old": 2})
     assert set(taken(tokens(alone, weights={"documents": 2})).values()) == {2}
 
