@@ -23,7 +23,7 @@ Numbers: TypeAlias = npt.NDArray[np.uint64]
 def sort_order(keys: Numbers, shift: int = 0) -> npt.NDArray[np.int64]:
     """An order of n keys by their 64 - ⌈log2 n⌉ uppermost bits behind the first `shift`, which all have in common, then
     by place: int64 [n]."""
-    packed, bits = _pack_and_sort(keys << np.uint64(shift))
+    packed, bits = _pack_and_sort(keys, shift)
     packed &= np.uint64((1 << bits) - 1)
     return packed.view(np.int64)
 
@@ -37,7 +37,7 @@ def edges(keys: Numbers, documents: Numbers, first_own: int, shift: int, max_ear
         shift: upper bits that all keys have in common, as they come from one range.
         max_earlier: so many of the first documents of earlier crawls in a group are joined.
     """
-    packed, bits = _pack_and_sort(keys << np.uint64(shift))
+    packed, bits = _pack_and_sort(keys, shift)
     num_edges = _count_grouped(packed, bits)
     hubs, others = np.empty(num_edges, np.uint64), np.empty(num_edges, np.uint64)
     size = _join_groups(packed, bits, keys, documents, np.uint64(first_own), max_earlier, hubs, others)
@@ -64,15 +64,22 @@ def components(num_documents: int, edges: Iterable[tuple[Numbers, Numbers]]) -> 
     return parents
 
 
-def _pack_and_sort(keys: Numbers) -> tuple[Numbers, int]:
-    """Sorted (upper bits of keys[i] ‖ i), and how many bits i takes."""
+def _pack_and_sort(keys: Numbers, shift: int = 0) -> tuple[Numbers, int]:
+    """Sorted (upper bits of keys[i], behind the first `shift`, ‖ i), and how many bits i takes."""
     bits = max(1, (len(keys) - 1).bit_length()) if len(keys) else 1
-    packed = keys & ~np.uint64((1 << bits) - 1)
-    packed |= np.arange(len(keys), dtype=np.uint64)
+    packed = np.empty(len(keys), dtype=np.uint64)
+    _pack(keys, np.uint64(shift), np.uint64(bits), packed)
     # Two passes, which leave four entries a bucket: one pass over so many buckets would miss the cache at every step.
     first_bits = max(1, (bits - 2) // 2)
     _sort_by_bucket(packed, np.empty_like(packed), first_bits, max(1, bits - 2 - first_bits))
     return packed, bits
+
+
+@numba.njit(cache=True)
+def _pack(keys: Numbers, shift: np.uint64, bits: np.uint64, packed: Numbers) -> None:  # pragma: no cover
+    """One pass, for fresh memory is what sorting a hundred megabytes takes longest to get."""
+    for i in range(len(keys)):
+        packed[i] = ((keys[i] << shift) >> bits << bits) | np.uint64(i)
 
 
 # Ciura's gaps ("Best Increments for the Average Case of Shellsort", 2001), continued by the factor 2.25.
