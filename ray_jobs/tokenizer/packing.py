@@ -19,6 +19,7 @@ shard, anywhere in it: read them from local files, for in an object store each i
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -26,6 +27,9 @@ import numpy.typing as npt
 
 from ray_jobs.tokenizer.loader import ShuffledOrder
 from ray_jobs.tokenizer.streams import TokenStream
+
+Longs: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 IGNORED = -100
 """Target of a place that holds no document: not scored (torch's own default)."""
@@ -90,7 +94,7 @@ def best_fit_decreasing(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[
 
 
 @numba.njit(cache=True)
-def _place(lengths, order, capacity):  # type: ignore[no-untyped-def]
+def _place(lengths: Longs, order: Longs, capacity: int) -> tuple[Longs, int]:  # pragma: no cover
     num_leaves = 1
     while num_leaves <= capacity:
         num_leaves *= 2
@@ -123,7 +127,7 @@ def _place(lengths, order, capacity):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _least_room(tree, num_leaves, length):  # type: ignore[no-untyped-def]
+def _least_room(tree: Flags, num_leaves: int, length: int) -> int:  # pragma: no cover
     """The smallest room from `length` on that a sequence has; -1 where none has."""
     node = length + num_leaves
     if tree[node]:
@@ -139,7 +143,7 @@ def _least_room(tree, num_leaves, length):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _mark(tree, num_leaves, room, stands):  # type: ignore[no-untyped-def]
+def _mark(tree: Flags, num_leaves: int, room: int, stands: bool) -> None:  # pragma: no cover
     node = room + num_leaves
     tree[node] = stands
     while node > 1:

@@ -1,23 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from ray_jobs.checkpoint.checkpoint import DamagedOutput
-from ray_jobs.checkpoint.shards import File, OutputFile
-from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.checkpoint.shards import File
+from ray_jobs.checkpoint.store import Store
 from ray_jobs.files.ranges import find_rows, read_rows, searchable_file
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
-def stored(store: Store, file: File, path: str = "one") -> OutputFile:
-    store.put(path, file.data)
-    return OutputFile(stage="s", shard=0, name="n", path=path, bytes=len(file.data), sha256="", rows=file.rows)
+from tests.files.stored import stored
 
 
 def test_few_rows_of_a_large_file_are_read_without_the_rest(store: Store) -> None:
