@@ -76,9 +76,8 @@ def run_node(
         if not lease.acquire(lambda: finished_manifest(store, path) is not None, _tell_of_holder):
             continue
         with lease:
-            if finished_manifest(store, path) is not None:  # the holder we waited for committed it and went
+            if _stands_or_is_withdrawn(store, path):  # the holder we waited for committed it and went
                 continue
-            _withdraw_damaged(store, path)
             return _compute(store, request, kind, payload, path, attempt, lease, executor_of or _executor_of)
     log.info("%s is done already (attempt %s)", path.root, standing.attempt)
     return standing
@@ -90,14 +89,21 @@ def finished_manifest(store: Store, path: NodePath) -> Manifest | None:
     return None if manifest is None or missing_outputs(store, manifest) else manifest
 
 
-def _withdraw_damaged(store: Store, path: NodePath) -> None:
-    """Only under the lease: another attempt may have mended the node since its damage was seen."""
+def _stands_or_is_withdrawn(store: Store, path: NodePath) -> bool:
+    """Whether the node is finished after all; a damaged manifest is withdrawn.
+
+    One reading decides both: another attempt may have mended the node since its damage was seen, also
+    without our lease. To be called only under the lease.
+    """
     manifest = read_manifest(store, path)
     if manifest is None:
-        return
+        return False
     missing = missing_outputs(store, manifest)
+    if not missing:
+        return True
     log.warning("%s: computing %d missing or damaged outputs again (%s)", path.root, len(missing), missing[0])
     withdraw(store, path, {output.file.path for output in missing})
+    return False
 
 
 def _kind_of(request: NodeRequest) -> NodeKind:
