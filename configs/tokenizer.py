@@ -1,16 +1,17 @@
 """The tokenizer."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from configs.base import Spec
 from configs.classifier import PinnedUrl
 
+Kind: TypeAlias = Literal["bpe-gpt2", "bpe-llama3", "sentencepiece-bpe", "sentencepiece-unigram"]
+
 
 class OtherTokenizer(Spec):
-    """A tokenizer of others, to be measured beside the trained one: its tokenizer.json, or GPT-2's two files. Another
-    model trained here is named by the tokenizer.json among its node's outputs, and the sha256 that its manifest has.
+    """A tokenizer of others, to be measured beside the trained one: its tokenizer.json, or GPT-2's two files.
 
     compared_with:
       gpt2:
@@ -37,7 +38,7 @@ class TokenizerSpec(Spec):
     """A tokenizer trained on a sample of the documents: byte-level BPE, or one of SentencePiece's as LLaMA has them."""
 
     node: ClassVar[str] = "tokenizer"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     model: Literal["bpe", "sentencepiece-bpe", "sentencepiece-unigram"] = "bpe"
     """`bpe`: byte-level, after a pre-tokenizer. The others: on characters, with blanks as pieces, single digits and
@@ -60,10 +61,31 @@ class TokenizerSpec(Spec):
     language is short of goes to the others, and no document is taken twice."""
     heldout_bytes: int = Field(default=200_000, ge=0)
     """Text of each language that is kept out of the sample, to measure on: at most a twentieth of it."""
+    kinds_beside: tuple[Kind, ...] = ()
+    """Other kinds that are trained on the same sample to the same size, in parallel, only to be measured on the same
+    text: bpe-gpt2, bpe-llama3, sentencepiece-bpe, sentencepiece-unigram."""
     compared_with: dict[str, OtherTokenizer] = Field(default_factory=dict)
     """Tokenizers of others by a name of your own, measured on the same text."""
     seed: int = Field(default=1, ge=0)
     """Of the sample."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of the tokenizer that the node leaves."""
+        if self.model != "bpe":
+            return self.model
+        return "bpe-gpt2" if self.pre_tokenizer == "gpt2" else "bpe-llama3"
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        names = [self.kind, *self.kinds_beside, *self.compared_with]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} would stand twice in the report: kinds_beside names kinds other than the trained "
+                f"one ({self.kind}), each once, and compared_with gives others names of their own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _read(self) -> Self:

@@ -78,6 +78,7 @@ TOKENIZER_COLUMNS = (
     "digits a token",
     "tokens a number",
     "do not come back",
+    "lose U+2581",
 )
 
 
@@ -91,6 +92,7 @@ def _tokenizer_cells(told: Mapping[str, Any]) -> list[str]:
         _ratio(total["digits"], total["number_tokens"]),
         _ratio(total["number_tokens"], total["numbers"]),
         count(told["round_trip_failures"]),
+        count(told["blank_signs"]),
     ]
 
 

@@ -4,6 +4,7 @@
     words      a shard for every input file: the distinct words of its part of the sample with their counts, and its
                held-out documents
     tokenizer  one shard: the files that transformers and sentencepiece load
+    beside     a shard for every other kind that is trained only to be measured
     measures   one shard: measures.json, see `measures.py`
 
 Nothing holds the texts of the sample: training needs its distinct words. `tokens_job` encodes the documents.
@@ -21,21 +22,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.base import Resources
-from configs.tokenizer import TokenizerSpec
-from ray_jobs.checkpoint.checkpoint import Checkpoint
-from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, parquet_file
+from configs.tokenizer import Kind, TokenizerSpec
+from ray_jobs.checkpoint.checkpoint import Checkpoint, read_checked
+from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, ShardOutput, parquet_file
+from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.tokenizer import balance, bpe, counting, sentence_pieces
+from ray_jobs.tokenizer import balance, counting, kinds
 from ray_jobs.tokenizer.balance import LanguageText, Share
-from ray_jobs.tokenizer.counting import BLANKS, WordCounter
+from ray_jobs.tokenizer.counting import WordCounter
 from ray_jobs.tokenizer.documents import DocumentFile, files_of, nodes_of, sources_of, texts_of
+from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.measures import Measured, measure, others_of
 from ray_jobs.tokenizer.merging import Words
-from ray_jobs.tokenizer.output_files import tokenizer_files
 from ray_jobs.tokenizer.sampling import places
 
-WORDS, HELD_OUT = "words.parquet", "heldout.parquet"
+HELD_OUT = "heldout.parquet"
 OUTPUTS = ("tokenizer", "measures")
 
 log = logging.getLogger("headrace")
@@ -45,7 +47,10 @@ log = logging.getLogger("headrace")
 class Context:
     spec: TokenizerSpec
     files: tuple[DocumentFile, ...]
+    store: Store
     shares: dict[str, Share] = field(default_factory=dict)
+    words: tuple[OutputFile, ...] = ()
+    """What the stage `words` left."""
 
 
 def run(spec: TokenizerSpec, inputs: dict[str, Checkpoint], output: NodeOutput, resources: Resources) -> Outcome:
@@ -57,7 +62,7 @@ def run(spec: TokenizerSpec, inputs: dict[str, Checkpoint], output: NodeOutput, 
 
 def computed(spec: TokenizerSpec, sources: dict[str, Checkpoint], output: NodeOutput) -> Receipt:
     """Trains and measures; the receipt of the measures."""
-    context = Context(spec, tuple(files_of(sources)))
+    context = Context(spec, tuple(files_of(sources)), output.store)
     shards = [{"input": i} for i in range(len(context.files))]
     receipts = output.fan_out("languages", shards, languages, context)
     corpus = balance.added_up(receipt.info["languages"] for receipt in receipts)
@@ -72,10 +77,17 @@ def computed(spec: TokenizerSpec, sources: dict[str, Checkpoint], output: NodeOu
             f"a sample of {spec.sample_bytes} bytes of the {total} of {nodes_of(sources)} holds no text: raise "
             "tokenizer.sample_bytes, or take more of the crawl"
         )
-    made = output.write("tokenizer", train(spec, counted, output))
-    files = {file.name: output.read(file) for file in made.files}
-    held_out = pa.concat_tables([table_of(output, receipt, HELD_OUT) for receipt in counted])
-    return output.write("measures", measures(spec, files, held_out))
+    context = replace(context, words=tuple(file for receipt in counted for file in receipt.files))
+    made = output.write("tokenizer", train(context, counted))
+    beside = output.fan_out("beside", [{"kind": kind} for kind in spec.kinds_beside], train_beside, context, False)
+    trained = {spec.kind: read_files(output, made)}
+    trained |= {kind: read_files(output, one) for kind, one in zip(spec.kinds_beside, beside, strict=True)}
+    held_out = pa.concat_tables([read_table(output.store, file) for file in context.words if file.name == HELD_OUT])
+    return output.write("measures", measures(spec, trained, held_out))
+
+
+def read_files(output: NodeOutput, receipt: Receipt) -> dict[str, bytes]:
+    return {file.name: output.read(file) for file in receipt.files}
 
 
 def languages(shard: dict[str, int], context: Context) -> ShardOutput:
@@ -111,12 +123,15 @@ def count(shard: dict[str, int], context: Context) -> ShardOutput:
     chosen = [context.shares.get(language, nothing) for language in table["language"].to_pylist()]
     sample = table.filter(pa.array(place < np.array([share.sampled for share in chosen])))
     held_out = table.filter(pa.array(place >= np.array([share.held_out for share in chosen])))
-    counter = WordCounter(bpe.PATTERNS[spec.pre_tokenizer] if spec.model == "bpe" else BLANKS)
-    counter.add(texts_of(sample))
+    words = {}
+    for cut in sorted({kinds.cut_of(kind) for kind in (spec.kind, *spec.kinds_beside)}):
+        counter = WordCounter(kinds.CUTS[cut])
+        counter.add(texts_of(sample))
+        words[words_file(cut)] = parquet_file(counting.to_table(counter.words))
     texts = [text[: spec.heldout_bytes] for text in texts_of(held_out)]
     kept = held_out.select(["id", "language"]).append_column("text", pa.array(texts, pa.large_string()))
     return ShardOutput(
-        {WORDS: parquet_file(counting.to_table(counter.words)), HELD_OUT: parquet_file(kept)},
+        {**words, HELD_OUT: parquet_file(kept)},
         {
             "sample_documents": sample.num_rows,
             "sample_bytes": pc.sum(pc.binary_length(sample["text"].cast(pa.large_binary()))).as_py() or 0,
@@ -124,49 +139,67 @@ def count(shard: dict[str, int], context: Context) -> ShardOutput:
     )
 
 
-def train(spec: TokenizerSpec, counted: Sequence[Receipt], output: NodeOutput) -> ShardOutput:
-    """The tokenizer's files."""
-    words = words_of(counted, output)
-    model = None
-    if spec.model == "bpe":
-        tokenizer = bpe.trained(words, spec.vocab_size, spec.pre_tokenizer, spec.min_frequency)
-    else:
-        model = sentence_pieces.train(words, spec.model, spec.vocab_size)
-        tokenizer = sentence_pieces.to_tokenizer(model)
-    vocab_size = tokenizer.get_vocab_size()
+def words_file(cut: str) -> str:
+    """Of the words of a way to cut text."""
+    return f"words-{cut}.parquet"
+
+
+def train(context: Context, counted: Sequence[Receipt]) -> ShardOutput:
+    """The files of the tokenizer that the node leaves."""
+    spec = context.spec
+    words = words_of(context, spec.kind)
+    files = kinds.trained(spec.kind, words, spec)
+    vocab_size = Encoder(files["tokenizer.json"]).vocab_size
     if vocab_size < spec.vocab_size:
         log.warning("the sample fills %d of %d tokens: there is nothing more to learn", vocab_size, spec.vocab_size)
     counters = Counter[str]()
     for receipt in counted:
         counters.update(receipt.counters)
     return ShardOutput(
-        {name: File(data) for name, data in tokenizer_files(tokenizer, spec.chat_template, model).items()},
+        {name: File(data) for name, data in files.items()},
         {**counters, "sample_words": len(words.ends), "vocab_size": vocab_size},
     )
 
 
-def words_of(counted: Sequence[Receipt], output: NodeOutput) -> Words:
-    """Of all shards together."""
-    total = WordCounter(BLANKS)
-    for receipt in counted:
-        total.add_words(counting.from_table(table_of(output, receipt, WORDS)))
+def train_beside(shard: dict[str, Kind], context: Context) -> ShardOutput:
+    """Another kind, of the same sample."""
+    files = kinds.trained(shard["kind"], words_of(context, shard["kind"]), context.spec)
+    return ShardOutput({name: File(data) for name, data in files.items()}, {})
+
+
+def words_of(context: Context, kind: Kind) -> Words:
+    """Of all shards together, cut as this kind cuts them."""
+    cut = kinds.cut_of(kind)
+    total = WordCounter(kinds.CUTS[cut])
+    for file in context.words:
+        if file.name == words_file(cut):
+            total.add_words(counting.from_table(read_table(context.store, file)))
     return total.words
 
 
-def table_of(output: NodeOutput, receipt: Receipt, name: str) -> pa.Table:
-    (file,) = [file for file in receipt.files if file.name == name]
-    return pq.read_table(pa.BufferReader(output.read(file)))
+def read_table(store: Store, file: OutputFile) -> pa.Table:
+    return pq.read_table(pa.BufferReader(read_checked(store, file)))
 
 
-def measures(spec: TokenizerSpec, files: dict[str, bytes], held_out: pa.Table) -> ShardOutput:
-    """What the tokenizer and those it is compared with do on the held-out text of each language."""
+def measures(spec: TokenizerSpec, trained: dict[Kind, dict[str, bytes]], held_out: pa.Table) -> ShardOutput:
+    """What the node's tokenizer, the first of `trained`, and those beside it do on the held-out text of each
+    language."""
     by_language: dict[str, list[str]] = {}
     left: dict[str, int] = {}
     for language, text in zip(held_out["language"].to_pylist(), held_out["text"].to_pylist(), strict=True):
         if left.setdefault(language, spec.heldout_bytes) > 0:
             by_language.setdefault(language, []).append(text)
             left[language] -= len(text.encode())
-    results = [measure(one, by_language) for one in (Measured.trained(files), *others_of(spec.compared_with))]
+    tokenizers = [Measured.trained(kind, files) for kind, files in trained.items()]
+    results = [measure(one, by_language) for one in (*tokenizers, *others_of(spec.compared_with))]
+    for result in results[: len(tokenizers)]:
+        if result.round_trip_failures:
+            log.warning(
+                "%d held-out documents do not come back from the tokens of %s, which is a defect: keep the crawl and "
+                "report it",
+                result.round_trip_failures,
+                result.name,
+            )
     ours = results[0]
     metrics: dict[str, float | int] = {"vocab_size": ours.vocab_size}
     if ours.total.tokens:

@@ -11,10 +11,11 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from configs.tokenizer import OtherTokenizer
+from configs.tokenizer import Kind, OtherTokenizer
 from ray_jobs.files.pinned import fetched
 from ray_jobs.tokenizer import bpe
 from ray_jobs.tokenizer.encode import Encoder
+from ray_jobs.tokenizer.sentence_pieces import BLANK
 
 NUMBER = re.compile(r"[0-9]+")
 MOST_DIGITS = 12
@@ -45,6 +46,15 @@ const sum = (xs) => xs.reduce((a, b) => a + b, 0);
 """Python, C, a template, SQL and JavaScript."""
 
 
+def as_it_is(text: str) -> str:
+    return text
+
+
+def blanks_for_signs(text: str) -> str:
+    """SentencePiece writes blanks as U+2581, and that sign comes back as a blank."""
+    return text.replace(BLANK, " ")
+
+
 @dataclass(frozen=True)
 class Measured:
     """A tokenizer as it is measured."""
@@ -53,12 +63,15 @@ class Measured:
     vocab_size: int
     encode: Callable[[str], Sequence[int]]
     decode: Callable[[Sequence[int]], str]
+    comes_back: Callable[[str], str]
+    """What a text is after encoding and decoding, by the kind's definition."""
 
     @classmethod
-    def trained(cls, files: Mapping[str, bytes]) -> "Measured":
-        """The one of this node, by the files that it leaves."""
+    def trained(cls, kind: Kind, files: Mapping[str, bytes]) -> "Measured":
+        """One that the node trained, by its files."""
         encoder = Encoder(files["tokenizer.json"])
-        return cls("trained", encoder.vocab_size, encoder.encode, encoder.decode)
+        comes_back = blanks_for_signs if "tokenizer.model" in files else as_it_is
+        return cls(kind, encoder.vocab_size, encoder.encode, encoder.decode, comes_back)
 
 
 def others_of(compared_with: Mapping[str, OtherTokenizer]) -> Iterator[Measured]:
@@ -84,6 +97,7 @@ def _measured(name: str, tokenizer: Tokenizer) -> Measured:
         tokenizer.get_vocab_size(),
         lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
         lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False),
+        as_it_is,
     )
 
 
@@ -114,7 +128,9 @@ class Measures:
     vocabulary_used: int
     """Different tokens in the encoded text."""
     round_trip_failures: int
-    """Documents that do not come back from their tokens."""
+    """Documents that do not come back from their tokens: of a tokenizer trained here always 0."""
+    blank_signs: int
+    """Documents with U+2581, if the tokenizer gives a blank for it."""
     code_tokens: int
 
     @property
@@ -130,6 +146,7 @@ class Measures:
             "vocab_size": self.vocab_size,
             "vocabulary_used": self.vocabulary_used,
             "round_trip_failures": self.round_trip_failures,
+            "blank_signs": self.blank_signs,
             "code": {"bytes": len(CODE.encode()), "tokens": self.code_tokens},
             "total": vars(self.total),
             "languages": {language: vars(sums) for language, sums in self.languages.items()},
@@ -140,14 +157,16 @@ def measure(tokenizer: Measured, texts: Mapping[str, Sequence[str]]) -> Measures
     """`texts` are those of each language."""
     languages: dict[str, Sums] = {}
     used: set[int] = set()
-    failures = 0
+    failures, signs = 0, 0
     of_number: dict[str, int] = {}
     for language in sorted(texts):
         sums = languages[language] = Sums()
         for text in texts[language]:
             ids = tokenizer.encode(text)
             used.update(ids)
-            failures += tokenizer.decode(ids) != text
+            expected = tokenizer.comes_back(text)
+            failures += tokenizer.decode(ids) != expected
+            signs += expected != text
             numbers = [number for number in NUMBER.findall(text) if len(number) <= MOST_DIGITS]
             for number in numbers:
                 if number not in of_number:
@@ -166,7 +185,7 @@ def measure(tokenizer: Measured, texts: Mapping[str, Sequence[str]]) -> Measures
             )
     code = tokenizer.encode(CODE)
     failures += tokenizer.decode(code) != CODE
-    return Measures(tokenizer.name, tokenizer.vocab_size, languages, len(used), failures, len(code))
+    return Measures(tokenizer.name, tokenizer.vocab_size, languages, len(used), failures, signs, len(code))
 
 
 def tokens_of_number(tokenizer: Measured, number: str) -> int:

@@ -198,6 +198,7 @@ def measured(name: str) -> dict[str, Any]:
         "vocab_size": 300,
         "vocabulary_used": 120,
         "round_trip_failures": 0,
+        "blank_signs": 0,
         "code": {"bytes": 1000, "tokens": 500},
         "total": sums,
         "languages": {"en": sums, SCRIPT: nothing},

@@ -12,7 +12,7 @@ from tests.tokenizer.test_job import SENTENCES, scrubbed, shards, tokenizer
 def test_the_table_shows_what_the_node_measured(tmp_path: Path) -> None:
     trained = tokenizer(scrubbed(open_store(tmp_path / "store"), shards(SENTENCES, 100)))
     told = comparison(Node("tokenizer", trained, {}))
-    assert told is not None and told.names == ["trained"] and told.num_left_out == 0
+    assert told is not None and told.names == ["bpe-gpt2"] and told.num_left_out == 0
     (measured,) = json.loads(trained.read(trained.file("measures.json")))
     sums = measured["languages"]["en"]
     (row,) = told.languages

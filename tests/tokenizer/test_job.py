@@ -208,13 +208,29 @@ def test_others_are_measured_on_the_same_text(store: Store, data_dir: Path) -> N
     gpt2 = OtherTokenizer(vocabulary=vocabulary, merges=merges)
     checkpoint = tokenizer(documents, compared_with={"gpt2": gpt2})
     ours, theirs = json.loads(checkpoint.read(checkpoint.file("measures.json")))
-    assert (ours["name"], theirs["name"], theirs["vocab_size"]) == ("trained", "gpt2", 50257)
+    assert (ours["name"], theirs["name"], theirs["vocab_size"]) == ("bpe-gpt2", "gpt2", 50257)
     for name in ("documents", "bytes", "characters", "words", "numbers"):
         assert ours["total"][name] == theirs["total"][name]
     assert theirs["round_trip_failures"] == 0
     assert theirs["code"]["bytes"] / theirs["code"]["tokens"] > 1.5
     with pytest.raises(ValueError, match="`vocabulary` and `merges`"):
         OtherTokenizer(vocabulary=vocabulary)
+
+
+def test_every_kind_is_trained_on_the_same_sample_and_measured_beside(store: Store) -> None:
+    documents = scrubbed(store, shards([*SENTENCES, *(f"\u2581{i} sign and blank {i}. " * 9 for i in range(300))], 100))
+    beside = ("sentencepiece-unigram", "bpe-llama3", "sentencepiece-bpe")
+    together = tokenizer(documents, vocab_size=420, kinds_beside=beside)
+    measured = json.loads(together.read(together.file("measures.json")))
+    assert [one["name"] for one in measured] == ["bpe-gpt2", *beside]
+    for told in measured:
+        model, _, cut = told["name"].partition("-") if told["name"].startswith("bpe") else (told["name"], "", "gpt2")
+        alone = tokenizer(documents, vocab_size=420, model=model, pre_tokenizer=cut)
+        assert json.loads(alone.read(alone.file("measures.json"))) == [told]
+        assert told["round_trip_failures"] == 0
+        assert (told["blank_signs"] > 0) == told["name"].startswith("sentencepiece")
+    with pytest.raises(ValueError, match="bpe-gpt2 would stand twice"):
+        TokenizerSpec(kinds_beside=("bpe-gpt2",))
 
 
 def test_documents_of_no_known_language_are_a_language_of_their_own(store: Store) -> None:
@@ -235,7 +251,7 @@ def test_languages_share_the_sample_as_alpha_says(store: Store, alpha: float, sh
     size = documents.manifest.counters["text_bytes_kept"] // 4
     trained = tokenizer(documents, sample_bytes=size, language_alpha=alpha, heldout_bytes=0)
     listed = store.list(NodePath("tokenizer", trained.key).stage_data("words"))
-    (entry,) = [entry for entry in listed if "words.parquet" in entry.path]
+    (entry,) = [entry for entry in listed if "words-gpt2.parquet" in entry.path]
     counted = pq.read_table(pa.BufferReader(store.get(entry.path))).to_pylist()
     drawn = {row["word"].decode(): row["count"] for row in counted}
     # 250 documents are drawn: 4 standard deviations of the share are .1 at the most.
