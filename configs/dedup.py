@@ -17,7 +17,7 @@ class DedupSpec(Spec):
     """
 
     node: ClassVar[str] = "dedup"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     jaccard: float = Field(default=0.8, gt=0.3, lt=1)
     """Similarity of word n-gram sets from which a document counts as a duplicate."""

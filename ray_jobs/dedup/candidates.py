@@ -68,18 +68,10 @@ def _pack_and_sort(keys: Numbers, shift: int = 0) -> tuple[Numbers, int]:
     """Sorted (upper bits of keys[i], behind the first `shift`, ‖ i), and how many bits i takes."""
     bits = max(1, (len(keys) - 1).bit_length()) if len(keys) else 1
     packed = np.empty(len(keys), dtype=np.uint64)
-    _pack(keys, np.uint64(shift), np.uint64(bits), packed)
     # Two passes, which leave four entries a bucket: one pass over so many buckets would miss the cache at every step.
     first_bits = max(1, (bits - 2) // 2)
-    _sort_by_bucket(packed, np.empty_like(packed), first_bits, max(1, bits - 2 - first_bits))
+    _sort_by_bucket(keys, np.uint64(shift), np.uint64(bits), first_bits, max(1, bits - 2 - first_bits), packed)
     return packed, bits
-
-
-@numba.njit(cache=True)
-def _pack(keys: Numbers, shift: np.uint64, bits: np.uint64, packed: Numbers) -> None:  # pragma: no cover
-    """One pass, for fresh memory is what sorting a hundred megabytes takes longest to get."""
-    for i in range(len(keys)):
-        packed[i] = ((keys[i] << shift) >> bits << bits) | np.uint64(i)
 
 
 # Ciura's gaps ("Best Increments for the Average Case of Shellsort", 2001), continued by the factor 2.25.
@@ -110,48 +102,64 @@ def _insert_by(gap: int, values: npt.NDArray[np.uint64], start: int, end: int) -
 
 
 @numba.njit(cache=True)
-def _scatter(
-    source: npt.NDArray[np.uint64],
-    target: npt.NDArray[np.uint64],
-    start: int,
-    end: int,
-    shift: int,
-    ends: npt.NDArray[np.int64],
+def _sort_by_bucket(
+    keys: Numbers, shift: np.uint64, bits: np.uint64, first_bits: int, second_bits: int, packed: Numbers
 ) -> None:  # pragma: no cover
-    """Copies source[start:end] to target[start:end] in the order of the bits above `shift` that number the buckets.
+    """Packs keys in order of their uppermost bits, sorts each such bucket by the next bits, then within buckets of
+    these: a third of the time of np.sort.
+
+    A bucket is sorted in a small scratch array that stays in the cache. One as large as the entries would cost as much
+    as sorting does: fresh memory is what a hundred megabytes take longest to get.
+    """
+    outer = np.zeros((1 << first_bits) + 1, dtype=np.int64)
+    drop = np.uint64(64 - first_bits)
+    for i in range(len(keys)):
+        outer[np.int64((keys[i] << shift) >> drop) + 1] += 1
+    largest = outer.max()
+    for bucket in range(1, len(outer)):
+        outer[bucket] += outer[bucket - 1]
+    for i in range(len(keys)):
+        key = keys[i] << shift
+        top = np.int64(key >> drop)
+        packed[outer[top]] = (key >> bits << bits) | np.uint64(i)
+        outer[top] += 1
+    # Now each bucket's number leads to its end.
+    scratch = np.empty(largest, dtype=np.uint64)
+    inner = np.empty(1 << second_bits, dtype=np.int64)
+    start = 0
+    for bucket in range(len(outer) - 1):
+        stop = int(outer[bucket])
+        _scatter(packed[start:stop], scratch, 64 - first_bits - second_bits, inner)
+        begin = 0
+        for inner_bucket in range(len(inner)):
+            _sort_range(scratch, begin, int(inner[inner_bucket]))
+            begin = int(inner[inner_bucket])
+        for i in range(stop - start):
+            packed[start + i] = scratch[i]
+        start = stop
+
+
+@numba.njit(cache=True)
+def _scatter(
+    source: npt.NDArray[np.uint64], target: npt.NDArray[np.uint64], shift: int, ends: npt.NDArray[np.int64]
+) -> None:  # pragma: no cover
+    """Copies `source` to the beginning of `target` in the order of the bits above `shift` that number the buckets.
 
     On return `ends` holds the end of each bucket; their number is a power of two.
     """
     mask = np.uint64(len(ends) - 1)
     ends[:] = 0
-    for i in range(start, end):
+    for i in range(len(source)):
         ends[np.int64((source[i] >> np.uint64(shift)) & mask)] += 1
-    begin = start
+    begin = 0
     for bucket in range(len(ends)):
         size = int(ends[bucket])
         ends[bucket] = begin
         begin += size
-    for i in range(start, end):
+    for i in range(len(source)):
         place = np.int64((source[i] >> np.uint64(shift)) & mask)
         target[ends[place]] = source[i]
         ends[place] += 1
-
-
-@numba.njit(cache=True)
-def _sort_by_bucket(
-    values: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64], first_bits: int, second_bits: int
-) -> None:  # pragma: no cover
-    """Sorts in place, by the uppermost bits, then the next, then within buckets: a third of the time of np.sort."""
-    outer = np.empty(1 << first_bits, dtype=np.int64)
-    inner = np.empty(1 << second_bits, dtype=np.int64)
-    _scatter(values, scratch, 0, len(values), 64 - first_bits, outer)
-    start = 0
-    for bucket in range(len(outer)):
-        _scatter(scratch, values, start, int(outer[bucket]), 64 - first_bits - second_bits, inner)
-        for inner_bucket in range(len(inner)):
-            end = int(inner[inner_bucket])
-            _sort_range(values, start, end)
-            start = end
 
 
 @numba.njit(cache=True, inline="always")

@@ -268,5 +268,7 @@ def _band_keys(signed: npt.NDArray[np.uint32], rows: int, keys: npt.NDArray[np.u
         for band in range(len(keys)):
             key = np.uint64(band + 1)
             for row in range(rows):
-                key = _mix(key * _STEP + np.uint64(signed[document, band * rows + row]))
-            keys[band, document] = key
+                # One multiplication a row: the last one's mixing does the rest.
+                key = (key ^ np.uint64(signed[document, band * rows + row])) * _STEP
+                key ^= key >> np.uint64(32)
+            keys[band, document] = _mix(key)

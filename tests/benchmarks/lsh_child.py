@@ -118,13 +118,13 @@ def in_memory(num_documents: int) -> dict[str, float]:
 
     generator = np.random.Generator(np.random.SFC64(1))
     signed = synthetic_signatures(generator, num_documents)
-    numbers = np.tile(np.arange(num_documents, dtype=np.uint64), PLAN.num_bands)
+    numbers = np.arange(num_documents, dtype=np.uint64)
     bands, joined = Clock(), Clock()
     with bands:
         keys = band_keys(signed, PLAN.num_bands, PLAN.rows)
     with joined:
-        hubs, others = edges(keys.ravel(), numbers, 0, 0, SPEC.max_bucket)
-        component = components(num_documents, [(hubs, others)])
+        # Band after band, whose memory is the same.
+        component = components(num_documents, (edges(band, numbers, 0, 0, SPEC.max_bucket) for band in keys))
     assert np.count_nonzero(component >= 0) == 2 * ((num_documents - 1) // COPY_EVERY)
     return {
         "bands_s": bands.wall,
