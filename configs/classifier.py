@@ -53,7 +53,7 @@ class ClassifierSpec(Spec):
     """
 
     node: ClassVar[str] = "classifier"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     positive: str = "reference"
     """The label whose probability is the score."""
@@ -81,7 +81,8 @@ class ClassifierSpec(Spec):
     sample_bytes: int = Field(default=100_000_000, ge=1)
     """Text of each side to train on and hold out: whole documents, chosen by a hash of their id."""
     heldout_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the sample that is not trained on: ROC curve and threshold are of these documents."""
+    """Share of the sample that is not trained on, chosen by a hash of the text: ROC curve and threshold are of these
+    documents."""
     threshold: ThresholdSpec = ThresholdSpec(recall=0.9)
     seed: int = Field(default=1, ge=0)
     """Of the sample, of what is held out, of the first embeddings and of the order of training."""

@@ -18,7 +18,7 @@ class NgramLmSpec(Spec):
     """N-gram language models of the documents, one a language, with interpolated modified Kneser-Ney smoothing."""
 
     node: ClassVar[str] = "ngram-lm"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
     """Languages to train a model of, each on the documents in it."""
@@ -35,7 +35,7 @@ class NgramLmSpec(Spec):
     """Both lower-case, strip accents and make every digit 0 (Wenzek et al. 2020). Punctuation marks are words of their
     own, or with `ccnet-words` nothing but spaces."""
     sample_bytes: int = Field(default=2_000_000_000, ge=1)
-    """Text to train on, all languages together: whole documents, chosen by a hash of their id. The n-grams of one
+    """Text to train on, all languages together: whole documents, chosen by a hash of the text. The n-grams of one
     language's sample are held in memory while its model is made, about 200 bytes for each that is distinct."""
     heldout_share: float = Field(default=0.02, ge=0, lt=1)
     """Share of the sample's documents that the models are not trained on, to measure their perplexity."""

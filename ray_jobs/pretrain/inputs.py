@@ -39,7 +39,9 @@ def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resource
     if spec.packing == "concatenate":
         return TokenDataset(stream, spec.sequence_length, spec.seed, spec.shuffle_run)
     end_of_text = int(tokens.manifest.metrics["end_of_text"])
-    return PackedDataset(stream, document_lengths(tokens, "train"), spec.sequence_length, spec.seed, end_of_text)
+    packed = PackedDataset(stream, document_lengths(tokens, "train"), spec.sequence_length, spec.seed, end_of_text)
+    log.info("%d sequences are packed, of which %.3f%% is padding", len(packed), 100 * packed.padding_share)
+    return packed
 
 
 def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from configs.base import Resources
 from configs.classifier import ClassifierSpec, ThresholdSpec
@@ -30,6 +29,7 @@ from ray_jobs.checkpoint.store import open_store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.files.pinned import fetched
+from ray_jobs.files.sampling import places
 from ray_jobs.quality import roc
 from ray_jobs.quality.features import Features
 from ray_jobs.quality.linear import LinearModel, train
@@ -118,7 +118,9 @@ def sample(shard: dict[str, Any], context: Context) -> ShardOutput:
     ids = table["id"].to_pylist()
     chosen = np.flatnonzero(places(ids, "classifier-sample", spec.seed) < source.share)
     taken = table.take(pa.array(chosen))
-    heldout = places(taken["id"].to_pylist(), "classifier-heldout", spec.seed) < spec.heldout_share
+    # By the text, so that no copy of a text that is trained on is measured, whatever its source.
+    texts = taken["text"].cast(pa.large_binary()).to_pylist()
+    heldout = places(texts, "classifier-heldout", spec.seed) < spec.heldout_share
     if source.label:
         label: pa.Array | pa.ChunkedArray = pa.array([source.label] * taken.num_rows, pa.string())
     else:
@@ -129,13 +131,6 @@ def sample(shard: dict[str, Any], context: Context) -> ShardOutput:
         [taken["id"].cast(pa.string()), label, pa.array(part), taken["text"].cast(pa.large_binary())], schema=SAMPLE
     )
     return ShardOutput({"sample.parquet": parquet_file(sampled)}, {"texts": sampled.num_rows})
-
-
-def places(ids: list[str], purpose: str, seed: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each id, uniform and independent for every (purpose, seed)."""
-    prefix = xxhash.xxh3_64_intdigest(f"{purpose}/{seed}".encode())
-    hashes = np.array([xxhash.xxh3_64_intdigest(name.encode(), prefix) for name in ids], dtype=np.uint64)
-    return (hashes >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def made(spec: ClassifierSpec, files: list[OutputFile], output: NodeOutput) -> ShardOutput:

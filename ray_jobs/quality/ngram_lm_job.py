@@ -28,12 +28,12 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.cluster.fan_out import NodeFailed, UserError
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.files.columns import text_buffers
+from ray_jobs.files.sampling import places
 from ray_jobs.quality.arpa import arpa
 from ray_jobs.quality.counts import SPECIAL, Run, count_run, from_tables, merged, to_tables
 from ray_jobs.quality.kneser_ney import estimate
 from ray_jobs.quality.scoring import MODEL_SUFFIX, rows_in, score_texts
 from ray_jobs.quality.sentences import normalise
-from ray_jobs.tokenizer.sampling import places
 
 BATCH_BYTES = 32 << 20
 """Text that is counted at once, at about 20 bytes of memory for each of its own."""
@@ -95,10 +95,11 @@ def text_bytes_of(documents: Checkpoint) -> int:
 
 
 def parts(table: pa.Table, context: Context) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(to train on, held out) of a table with `id`: a choice by hash of the id, whatever the shards."""
-    spec, ids = context.spec, table["id"].to_pylist()
-    chosen = places(ids, "ngram-lm-sample", spec.seed) < context.sample_share
-    held_out = places(ids, "ngram-lm-heldout", spec.seed) < spec.heldout_share
+    """(to train on, held out) of a table with `text`: a choice by hash of it, whatever the shards, so that no copy of
+    a text that is trained on is held out."""
+    spec, texts = context.spec, table["text"].cast(pa.large_binary()).to_pylist()
+    chosen = places(texts, "ngram-lm-sample", spec.seed) < context.sample_share
+    held_out = places(texts, "ngram-lm-heldout", spec.seed) < spec.heldout_share
     return chosen & ~held_out, chosen & held_out
 
 

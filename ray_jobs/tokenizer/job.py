@@ -28,6 +28,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, OutputFile, Receipt, Shard
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.files.sampling import places
 from ray_jobs.tokenizer import balance, counting, kinds
 from ray_jobs.tokenizer.balance import LanguageText, Share
 from ray_jobs.tokenizer.counting import WordCounter
@@ -35,7 +36,6 @@ from ray_jobs.tokenizer.documents import DocumentFile, files_of, nodes_of, sourc
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.measures import Measured, measure, others_of
 from ray_jobs.tokenizer.merging import Words
-from ray_jobs.tokenizer.sampling import places
 
 HELD_OUT = "heldout.parquet"
 OUTPUTS = ("tokenizer", "measures")

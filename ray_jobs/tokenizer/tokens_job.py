@@ -25,9 +25,9 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput, parquet_file
 from ray_jobs.cluster.fan_out import UserError
 from ray_jobs.cluster.output import NodeOutput
+from ray_jobs.files.sampling import copies, places
 from ray_jobs.tokenizer.documents import DocumentFile, files_of, interleaved, nodes_of, sources_of
 from ray_jobs.tokenizer.encode import Encoder, sound
-from ray_jobs.tokenizer.sampling import copies, places
 from ray_jobs.tokenizer.statistics import by_language, figures, length_histogram, used_bits
 
 TRAIN, HELDOUT = "train", "heldout"

@@ -17,9 +17,9 @@ from configs.tokens import TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.store import Store, open_store
+from ray_jobs.files.sampling import places
 from ray_jobs.tokenizer.encode import Encoder
 from ray_jobs.tokenizer.loader import TokenDataset
-from ray_jobs.tokenizer.sampling import places
 from ray_jobs.tokenizer.streams import stream_of
 from tests.dedup.corpus import computed, debian_texts, document_table, published, rows
 

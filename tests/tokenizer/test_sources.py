@@ -15,7 +15,7 @@ from configs.tokens import TokensSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.store import Store, open_store
-from ray_jobs.tokenizer.sampling import copies
+from ray_jobs.files.sampling import copies
 from ray_jobs.tokenizer.statistics import PERCENTILES, by_language, length_histogram, percentiles, upper_bounds
 from tests.dedup.corpus import computed, document_table, published, rows
 from tests.tokenizer.test_job import SENTENCES, encoder_of, stored, tokenizer
