@@ -62,9 +62,10 @@ class PretrainSpec(Spec):
     """The order of samples shuffles runs of so many neighbouring sequences, whose documents are shuffled within their
     shard already. 1 shuffles every sequence by itself; 64 KB a run, such as 16 sequences of 2,048 tokens, is what
     reading from an object store takes to be fast (resources.tokens_from_store)."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Literal["fp32", "bf16", "fp8"] = "fp32"
     """Of the computation. bf16 keeps fp32 master weights, gradient reduction, norm and optimizer state. On a CPU with
-    avx512_bf16 it takes two thirds of the time of fp32, on one without ten times as long."""
+    avx512_bf16 it takes two thirds of the time of fp32, on one without ten times as long. fp8 is bf16 with the layers'
+    products in float8 (torchao: the extra float8; Ada or Hopper), and wants `compile`."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the initial weights and of the order of samples."""
     checkpoint_every: int = Field(default=200, ge=1)

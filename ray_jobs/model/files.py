@@ -33,7 +33,7 @@ class Vocabulary:
 
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp8": "bfloat16"}
 
 
 def config_values(spec: ModelSpec, num_tokens: int, dtype: str = "fp32") -> dict[str, Any]:
@@ -73,7 +73,7 @@ def model_files(
 
     Args:
         weights: by transformers' names, each tied matrix once.
-        dtype: "fp32" or "bf16": what they are stored as.
+        dtype: that of training: "fp32" are stored as fp32, "bf16" and "fp8" as bf16.
     """
     import torch
     from safetensors.torch import save

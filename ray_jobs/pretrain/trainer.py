@@ -33,6 +33,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
+from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
 from ray_jobs.model.size import model_size, peak_flops
 from ray_jobs.pretrain.curve import Segment, segments_of
@@ -211,7 +212,7 @@ def train(
 def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
     """The sharded model, its parameters not yet filled, and its optimizer."""
     config = transformers_config(spec.model, num_tokens)
-    if device.type == "cpu" and spec.dtype == "bf16" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
+    if device.type == "cpu" and spec.dtype != "fp32" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
         config._attn_implementation = "eager"
     model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
     model.train()
@@ -222,9 +223,11 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
         "mesh": mesh,
         "reshard_after_forward": world > 1 and size.parameters > RESHARD_ABOVE_PARAMETERS,
     }
-    if spec.dtype == "bf16":
+    if spec.dtype != "fp32":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in model.model.model.layers:
+        if spec.dtype == "fp8":
+            to_float8(layer, device)
         if spec.compile:
             layer.compile()
         fully_shard(layer, **options)

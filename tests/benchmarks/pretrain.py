@@ -67,6 +67,7 @@ class Variant:
     accumulate: int = 1
     compile: int = 1
     recompute: int = 0
+    float8: int = 0
     attention: str = "any"
     steps: int = 10
     sharded: int = 1
@@ -93,7 +94,7 @@ class Variant:
             steps=1000,
             global_batch=self.batch * self.accumulate * dist.get_world_size(),
             sequence_length=self.length,
-            dtype="bf16",
+            dtype="fp8" if self.float8 else "bf16",
             recompute=bool(self.recompute),
             compile=bool(self.compile),
         )

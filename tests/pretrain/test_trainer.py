@@ -124,11 +124,18 @@ def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any
     assert losses(recomputed) == whole["losses"]
 
 
-def test_bf16_learns_as_fp32_does_and_keeps_fp32_masters(job: Jobs, whole: dict[str, Any]) -> None:
-    bf16 = job("bf16", {"dtype": "bf16"})
-    train_rank(bf16)
-    assert losses(bf16)[-1][1] == pytest.approx(whole["losses"][-1][1], abs=0.05)
-    assert {tensor.dtype for tensor in final(bf16)[1].values()} == {torch.float32}
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_fewer_bits_learn_as_fp32_does_and_keep_fp32_masters(job: Jobs, whole: dict[str, Any], dtype: str) -> None:
+    if dtype == "fp8":
+        pytest.importorskip("torchao.float8", reason="needs torchao")
+    reduced = job(dtype, {"dtype": dtype})
+    train_rank(reduced)
+    assert losses(reduced)[-1][1] == pytest.approx(whole["losses"][-1][1], abs=0.05)
+    trained = final(reduced)[1]
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
+    assert {name: tensor.shape for name, tensor in trained.items()} == {
+        name: tensor.shape for name, tensor in whole["tensors"].items()
+    }
 
 
 def test_z_loss_is_reported_apart_from_the_cross_entropy(job: Jobs, whole: dict[str, Any]) -> None:
