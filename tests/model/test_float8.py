@@ -9,7 +9,7 @@ from configs.model import ModelSpec
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 
-pytest.importorskip("torchao.float8", reason="needs torchao")
+pytest.importorskip("torchao.float8", reason="needs torchao: pip install 'headrace[float8]'")
 CPU = torch.device("cpu")
 
 

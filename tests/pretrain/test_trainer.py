@@ -127,7 +127,7 @@ def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
 def test_fewer_bits_learn_as_fp32_does_and_keep_fp32_masters(job: Jobs, whole: dict[str, Any], dtype: str) -> None:
     if dtype == "fp8":
-        pytest.importorskip("torchao.float8", reason="needs torchao")
+        pytest.importorskip("torchao.float8", reason="needs torchao: pip install 'headrace[float8]'")
     reduced = job(dtype, {"dtype": dtype})
     train_rank(reduced)
     assert losses(reduced)[-1][1] == pytest.approx(whole["losses"][-1][1], abs=0.05)
