@@ -91,6 +91,8 @@ class PretrainSpec(Spec):
                 f"shuffle_run ({self.shuffle_run}) keeps neighbours of the stream together, and packing best-fit has "
                 "none: set shuffle_run to 1, or packing to concatenate"
             )
+        if self.packing == "best-fit" and self.model.architecture == "mpt":
+            raise ValueError("mpt's attention cannot keep packed documents apart: set packing to concatenate")
         if self.optimizer.warmup_steps >= self.steps:
             raise ValueError(
                 f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) must be less than steps ({self.steps})"

@@ -16,7 +16,7 @@ from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.evaluate.ngram import TrigramModel, unigram_logprobs
-from ray_jobs.model.files import link_model, load_model, vocabulary_of
+from ray_jobs.model.files import context_of, link_model, load_model, vocabulary_of
 
 if TYPE_CHECKING:
     from ray_jobs.evaluate.perplexity import HeldOut
@@ -53,7 +53,7 @@ def evaluate(spec: EvaluateSpec, inputs: dict[str, Checkpoint], resources: Resou
     with tempfile.TemporaryDirectory() as folder:
         link_model(inputs["model"], Path(folder))
         model, tokenizer = load_model(Path(folder))
-        context, stride = window(spec, model.config.max_position_embeddings)
+        context, stride = window(spec, context_of(model))
         nlls = {
             "model": document_nlls(model, documents, vocabulary.eos_id, context, stride, spec.batch),
             **baseline_nlls(inputs["tokens"], documents, vocabulary.num_tokens, vocabulary.eos_id, spec),

@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.evaluate import SamplingSpec
 from ray_jobs.evaluate.perplexity import HeldOut
+from ray_jobs.model.files import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,10 +44,10 @@ def write_samples(
     import torch
 
     length = 1 + spec.num_prompt_tokens + spec.num_new_tokens
-    if length > model.config.max_position_embeddings:
+    if length > context_of(model):
         raise ValueError(
             f"sampling.num_prompt_tokens + num_new_tokens + 1 is {length}, more than the model's "
-            f"{model.config.max_position_embeddings} positions: lower one of them"
+            f"{context_of(model)} positions: lower one of them"
         )
     long_enough = [document for document in documents if len(document.tokens) > spec.num_prompt_tokens]
     generator = np.random.Generator(np.random.PCG64(spec.seed))

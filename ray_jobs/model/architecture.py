@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from configs.model import ModelSpec
@@ -14,24 +15,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 # The projections that write into the residual stream: two a layer.
-RESIDUAL_PROJECTIONS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+RESIDUAL_PROJECTIONS = (
+    *("self_attn.o_proj.weight", "mlp.down_proj.weight"),
+    *("attn.out_proj.weight", "ffn.down_proj.weight"),  # MPT's
+)
 
 
 def transformers_config(spec: ModelSpec, num_tokens: int) -> "PreTrainedConfig":
     """transformers' configuration object, by the same values that `config.json` will hold."""
-    from transformers import LlamaConfig, Qwen3Config
+    from transformers import LlamaConfig, MptConfig, Qwen3Config
 
     values = config_values(spec, num_tokens)
-    return {"llama": LlamaConfig, "qwen3": Qwen3Config}[values.pop("model_type")](**values)
+    return {"llama": LlamaConfig, "qwen3": Qwen3Config, "mpt": MptConfig}[values.pop("model_type")](**values)
 
 
 def empty_model(config: "PreTrainedConfig", recompute: bool = False) -> "PreTrainedModel":
     """The model on the meta device: shapes without memory, to be sharded, then filled by `materialise`."""
-    from transformers import LlamaForCausalLM, Qwen3ForCausalLM
+    from transformers import LlamaForCausalLM, MptForCausalLM, Qwen3ForCausalLM
 
-    model_class = {"llama": LlamaForCausalLM, "qwen3": Qwen3ForCausalLM}[config.model_type]
+    classes = {"llama": LlamaForCausalLM, "qwen3": Qwen3ForCausalLM, "mpt": MptForCausalLM}
     with torch.device("meta"):
-        model = model_class(config)
+        model = classes[config.model_type](config)
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -41,9 +45,16 @@ def materialise(model: "PreTrainedModel", device: torch.device) -> None:
     """Gives a (sharded) meta model memory on `device`; parameters hold garbage until they are initialised or loaded."""
     model.to_empty(device=device)
     if model.config.tie_word_embeddings:  # to_empty makes one parameter a module
-        model.lm_head.weight = model.model.embed_tokens.weight
-    # The rotary frequencies are no parameters: they are computed, not stored.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    base: Any = model.base_model
+    if hasattr(base, "rotary_emb"):  # frequencies are no parameters: they are computed, not stored
+        base.rotary_emb = type(base.rotary_emb)(config=model.config).to(device)
+
+
+def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:
+    """The model's layers, which are sharded and compiled one by one."""
+    base: Any = model.base_model
+    return base.blocks if model.config.model_type == "mpt" else base.layers
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from configs.model import ModelSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import File
+from ray_jobs.model.positions import rope_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,7 @@ class Vocabulary:
     pad_id: int | None
 
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "mpt": "MptForCausalLM"}
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp8": "bfloat16"}
 
 
@@ -44,10 +45,29 @@ def config_values(spec: ModelSpec, num_tokens: int, dtype: str = "fp32") -> dict
         num_tokens: tokens of the tokenizer, special ones included; the embedding has `spec.padded_vocabulary` rows.
         dtype: of the stored weights.
     """
-    return {
+    common = {
         "architectures": [ARCHITECTURES[spec.architecture]],
         "model_type": spec.architecture,
         "vocab_size": spec.padded_vocabulary(num_tokens),
+        "tie_word_embeddings": spec.tied_embeddings,
+        "initializer_range": spec.init_std,
+        "dtype": TORCH_DTYPES[dtype],
+    }
+    if spec.architecture == "mpt":
+        return {
+            **common,
+            "d_model": spec.hidden,
+            "n_heads": spec.heads,
+            "n_layers": spec.layers,
+            "expansion_ratio": 4,
+            "max_seq_len": spec.max_positions,
+            "layer_norm_epsilon": spec.rms_norm_eps,
+            "learned_pos_emb": False,
+            "no_bias": True,
+            "attn_config": {"alibi": True, "alibi_bias_max": 8},
+        }
+    return {
+        **common,
         "hidden_size": spec.hidden,
         "intermediate_size": spec.intermediate,
         "num_hidden_layers": spec.layers,
@@ -56,13 +76,10 @@ def config_values(spec: ModelSpec, num_tokens: int, dtype: str = "fp32") -> dict
         "head_dim": spec.head_width,
         "hidden_act": "silu",
         "max_position_embeddings": spec.max_positions,
-        "rope_parameters": {"rope_type": "default", "rope_theta": spec.rope_theta},
+        "rope_parameters": rope_parameters(spec),
         "rms_norm_eps": spec.rms_norm_eps,
-        "tie_word_embeddings": spec.tied_embeddings,
-        "initializer_range": spec.init_std,
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "dtype": TORCH_DTYPES[dtype],
     }
 
 
@@ -133,6 +150,12 @@ def link_model(model: Checkpoint, folder: Path) -> None:
     for file in model.manifest.outputs:
         if file.stage == "model":
             (folder / file.name).symlink_to(model.local_path(file))
+
+
+def context_of(model: "PreTrainedModel") -> int:
+    """Positions that the model is meant for."""
+    config: Any = model.config
+    return int(config.max_seq_len if config.model_type == "mpt" else config.max_position_embeddings)
 
 
 def load_model(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

@@ -184,7 +184,8 @@ class LossModel(nn.Module):
     def forward(self, inputs_BL: Tensor, targets_BL: Tensor, positions_BL: Tensor | None = None) -> TokenLoss:
         """`positions_BL` counts from 0 in each of the documents that a sequence is packed of: transformers masks
         attention between them by it (`masking_utils.find_packed_sequence_indices`). None is one document."""
-        hidden_BLH = self.model.model(input_ids=inputs_BL, position_ids=positions_BL, use_cache=False).last_hidden_state
+        packed = {} if positions_BL is None else {"position_ids": positions_BL}
+        hidden_BLH = self.model.base_model(input_ids=inputs_BL, use_cache=False, **packed).last_hidden_state
         return token_loss(
             hidden_BLH.flatten(0, 1),
             self.model.lm_head.weight,

@@ -40,7 +40,8 @@ def model_size(spec: ModelSpec, num_tokens: int, sequence_length: int) -> ModelS
     width = spec.head_width
     attention = spec.hidden * width * (2 * spec.heads + 2 * spec.num_kv_heads)
     norms = 2 * spec.hidden + (2 * width if spec.architecture == "qwen3" else 0)
-    layer = attention + 3 * spec.hidden * spec.intermediate + norms
+    mlp = spec.hidden * spec.intermediate * (2 if spec.architecture == "mpt" else 3)
+    layer = attention + mlp + norms
     embedding = spec.padded_vocabulary(num_tokens) * spec.hidden
     inner = spec.layers * layer + spec.hidden
     parameters = inner + embedding * (1 if spec.tied_embeddings else 2)

@@ -32,7 +32,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from configs.pretrain import PretrainSpec
-from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
+from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
 from ray_jobs.model.size import model_size, peak_flops
@@ -225,7 +225,7 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
     }
     if spec.dtype != "fp32":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for layer in model.model.model.layers:
+    for layer in decoder_layers(model.model):
         if spec.dtype == "fp8":
             to_float8(layer, device)
         if spec.compile:

@@ -124,6 +124,22 @@ def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any
     assert losses(recomputed) == whole["losses"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": "mpt", "intermediate": 128},
+        {"architecture": "qwen3"},
+        {"rope_scaling": {"method": "yarn", "factor": 2, "original_positions": 16}},
+    ],
+)
+def test_every_class_learns(job: Jobs, whole: dict[str, Any], changes: dict[str, Any]) -> None:
+    model = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64, "max_positions": 32, **changes}
+    other = job(f"class {changes}", {"model": model})
+    train_rank(other)
+    assert losses(other)[-1][1] == pytest.approx(whole["losses"][-1][1], abs=0.3)
+    assert losses(other) != whole["losses"]
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
 def test_fewer_bits_learn_as_fp32_does_and_keep_fp32_masters(job: Jobs, whole: dict[str, Any], dtype: str) -> None:
     if dtype == "fp8":
