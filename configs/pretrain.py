@@ -9,12 +9,19 @@ from configs.model import ModelSpec
 
 
 class OptimizerSpec(Spec):
-    """AdamW with decoupled decay, warm-up and a cosine to a floor."""
+    """AdamW with decoupled decay, warm-up, and a rate that falls to a floor."""
 
     learning_rate: float = Field(default=4e-3, gt=0)
     """The peak, reached at the end of the warm-up."""
     floor: float = Field(default=0.1, ge=0, le=1)
     """The last step's rate as a share of the peak."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Behind the warm-up. cosine: falls from the peak to the floor. wsd: stays at the peak, and falls in the last steps
+    (Hu et al. 2024, arXiv:2404.06395), so that a longer training shares all of its steps before that."""
+    decay_share: float = Field(default=0.2, gt=0, le=1)
+    """Of wsd: the share of all steps in which the rate falls (a fifth: Hägele et al. 2024, arXiv:2405.18392)."""
+    decay_shape: Literal["linear", "1-sqrt"] = "1-sqrt"
+    """Of wsd: how it falls; 1 − √x is the better one in Hägele et al., section 3."""
     warmup_steps: int = Field(default=30, ge=0)
     """Steps of linear warm-up."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -29,6 +36,13 @@ class OptimizerSpec(Spec):
     """The gradient's global norm is scaled down to this."""
     z_loss: float = Field(default=0.0, ge=0)
     """Weight of mean(logsumexp(logits)²), which keeps logits from drifting (1e-4 is usual); 0 leaves it out."""
+
+    @model_validator(mode="after")
+    def _decay_is_of_wsd(self) -> Self:
+        for name in ("decay_share", "decay_shape"):
+            if self.schedule != "wsd" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of schedule wsd, and {self.schedule} has none: leave it out")
+        return self
 
 
 class PretrainSpec(Spec):
@@ -96,5 +110,11 @@ class PretrainSpec(Spec):
         if self.optimizer.warmup_steps >= self.steps:
             raise ValueError(
                 f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) must be less than steps ({self.steps})"
+            )
+        decaying = self.optimizer.decay_share * self.steps if self.optimizer.schedule == "wsd" else 0
+        if self.optimizer.warmup_steps + decaying > self.steps:
+            raise ValueError(
+                f"warm-up ({self.optimizer.warmup_steps} steps) and decay ({decaying:g}) are more than all steps "
+                f"({self.steps}): shorten optimizer.warmup_steps or optimizer.decay_share"
             )
         return self
