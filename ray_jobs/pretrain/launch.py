@@ -47,9 +47,17 @@ class TrainingJob:
     def progress_path(self) -> str:
         return self.path.attempt(self.attempt, "progress.json")
 
+    @property
+    def stop_path(self) -> str:
+        """Exists once the job was told to stop: ranks in other processes look for it."""
+        return self.path.attempt(self.attempt, "stop.json")
+
 
 def train_rank(
-    job: TrainingJob, progress: Progress = NO_PROGRESS, should_stop: Callable[[], bool] = lambda: False
+    job: TrainingJob,
+    progress: Progress = NO_PROGRESS,
+    should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> None:
     """One rank's training, inside a process group that the caller made. Raises what `trainer.train` raises."""
     import secrets
@@ -76,6 +84,7 @@ def train_rank(
             curve=curve,
             micro_batch=job.resources.micro_batch,
             progress=progress,
+            should_save=should_save,
             should_stop=should_stop,
         )
     finally:

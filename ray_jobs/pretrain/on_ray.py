@@ -4,14 +4,16 @@ Neither the job nor Ray Train's controller imports torch (2 s of CPU each): the 
 the environment that torchrun would, and the workers make their process group from it.
 """
 
+import itertools
 import json
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,12 +22,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from ray_jobs.checkpoint.store import StoreError
 from ray_jobs.cluster.fan_out import NodeFailed
-from ray_jobs.pretrain.launch import Progress, TrainingJob, backend_of, device_of_rank, train_rank
+from ray_jobs.pretrain.launch import Progress, TrainingJob, backend_of, device_of_rank, sigterm_asks, train_rank
 
 log = logging.getLogger("headrace")
 
 PROGRESS_SECONDS = 2.0
+STOP_SECONDS = 1.0
+"""Between two looks whether the job was told to stop."""
+WARNING_STEPS = 10
+"""Between two questions whether a node will be taken away, which all ranks ask together. Clouds warn 30 s and more
+before."""
 
 
 def train_on_ray(job: TrainingJob, progress: Progress) -> None:
@@ -33,13 +41,15 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
 
     Raises:
         ValueError: the training itself cannot go on (as `trainer.train` says); it is not tried again.
-        NodeFailed: more workers were lost than `infrastructure_retries`.
+        NodeFailed: more workers were lost than `infrastructure_retries`, or SIGTERM came; a checkpoint of the step
+            that was taken then stands.
     """
     # The controller looks this often whether its workers are done; the default of 2 s is felt in a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if not ray.is_initialized():
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
-    if len(ray.nodes()) == 1:  # one process less: no other node could announce that it goes away
+    alone = len(ray.nodes()) == 1
+    if alone:  # one process less: no other node could announce that it goes away
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     resources = job.resources
     of_worker: dict[str, float] = {"CPU": resources.cpus}
@@ -49,7 +59,7 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
         of_worker["memory"] = resources.memory_gb * 2**30
     trainer = DataParallelTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "warns": not alone},
         backend_config=TorchrunEnvironment(),
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=of_worker
@@ -60,31 +70,87 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
         ),
     )
     try:
-        with _relayed_progress(job, progress):
+        with sigterm_asks() as asked, _relayed(job, progress, asked):
             result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise NodeFailed(
             f"training lost its workers more often than resources.infrastructure_retries allows: {error}"
         ) from error
+    if isinstance(result.return_value, Stopped):
+        raise NodeFailed(result.return_value.words)
     if result.return_value is not None:
         raise ValueError(result.return_value)
 
 
-def _worker(config: dict[str, Any]) -> str | None:
+@dataclass(frozen=True)
+class Stopped:
+    """A worker's result where the job was told to stop."""
+
+    words: str
+
+
+def _worker(config: dict[str, Any]) -> "str | Stopped | None":
     """One rank. What makes further tries pointless is returned, because Ray Train would try again."""
     import torch.distributed as dist
+
+    from ray_jobs.pretrain.trainer import TrainingStopped
 
     job: TrainingJob = config["job"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device_of_rank(job.resources)
     dist.init_process_group(backend_of(job.resources))
     try:
-        train_rank(job, _StoredProgress(job))
+        with _told_to_stop(job) as told:
+            train_rank(job, _StoredProgress(job), told, _warned_once() if config["warns"] else lambda: False)
     except ValueError as error:
         return str(error)
+    except TrainingStopped as stopped:
+        return Stopped(str(stopped))
     finally:
         dist.destroy_process_group()
     return None
+
+
+@contextmanager
+def _told_to_stop(job: TrainingJob) -> Iterator[Callable[[], bool]]:
+    """The first rank looks for what the job leaves in the store when it gets SIGTERM; one that knows is enough."""
+    if int(os.environ["RANK"]):
+        yield lambda: False
+        return
+    told, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(STOP_SECONDS):
+            try:
+                if job.store.get(job.stop_path) is not None:
+                    told.set()
+                    return
+            except StoreError as error:  # training itself will say so, or the store comes back
+                log.warning("cannot look whether to stop: %s", error)
+
+    thread = threading.Thread(target=look, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield told.is_set
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+def _warned_once() -> Callable[[], bool]:
+    """True once, when Ray has said that a node of these workers will be taken away: what is saved then is where the
+    workers that replace them go on. Every rank asks at the same steps, as Ray wants it."""
+    steps = itertools.count(1)
+    saved = False
+
+    def warned() -> bool:
+        nonlocal saved
+        if saved or next(steps) % WARNING_STEPS:
+            return False
+        saved = ray.train.get_preemption_info() is not None
+        return saved
+
+    return warned
 
 
 class TorchrunEnvironment(BackendConfig):
@@ -140,15 +206,18 @@ class _StoredProgress:
 
 
 @contextmanager
-def _relayed_progress(job: TrainingJob, progress: Progress) -> Iterator[None]:
-    """Shows, while this lasts, what rank 0 stores."""
+def _relayed(job: TrainingJob, progress: Progress, asked: Callable[[], bool]) -> Iterator[None]:
+    """While this lasts, shows what rank 0 stores, and tells it to stop once that is asked."""
     over = threading.Event()
 
     def relay() -> None:
         shown = None
-        last = False
+        last = told = False
         while not last:
             last = over.wait(PROGRESS_SECONDS)  # once more when it is over
+            if asked() and not told:
+                told = True
+                job.store.put(job.stop_path, json.dumps({"at": time.time()}).encode())
             data = job.store.get(job.progress_path)
             if data is not None and data != shown:
                 shown = data

@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches forward and backward, one all-reduce of five numbers, AdamW.
+"""One optimizer step: micro-batches forward and backward, one all-reduce of six numbers, AdamW.
 
 Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
 """
@@ -23,6 +23,8 @@ class Taken:
     z_loss: float
     norm: float
     """Of the mean's gradient, before clipping."""
+    saves: bool
+    """Whether any rank was asked to save a checkpoint, or to stop."""
     stops: bool
     """Whether any rank was asked to stop."""
     own_loss: float
@@ -38,6 +40,7 @@ def take_step(
     optimizer: torch.optim.AdamW,
     micro_batches: Iterable[tuple[Tensor, ...]],
     clip_norm: float,
+    asked_to_save: bool = False,
     asked_to_stop: bool = False,
 ) -> Taken:
     """One optimizer step; none, where a loss is no number. Collective.
@@ -47,7 +50,7 @@ def take_step(
     GPU never waits for the host between two steps.
     """
     device = next(model.parameters()).device
-    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    sums = torch.zeros(6, dtype=torch.float64, device=device)
     for micro_batch in micro_batches:
         loss = model(*micro_batch)
         loss.total.backward()
@@ -56,7 +59,7 @@ def take_step(
         sums[2] += loss.num_tokens
     own_loss = sums[:1].clone()
     sums[3] = sum_of_squares(local_gradients(model.parameters()))
-    sums[4] = float(asked_to_stop)
+    sums[4], sums[5] = float(asked_to_save), float(asked_to_stop)
     all_sum(sums)
     scored = sums[2]
     norm = sums[3].sqrt() / scored
@@ -67,8 +70,8 @@ def take_step(
     told = ToHost(torch.cat([sums, norm.reshape(1), own_loss]))
     optimizer.step()
     optimizer.zero_grad()
-    entropy, z_loss, count, _, stops, length, own = told.values()
-    return Taken(entropy / count, z_loss / count, length, stops > 0, own)
+    entropy, z_loss, count, _, saves, stops, length, own = told.values()
+    return Taken(entropy / count, z_loss / count, length, saves + stops > 0, stops > 0, own)
 
 
 class ToHost:

@@ -5,7 +5,7 @@ samples come from and where checkpoints and metrics go. One step:
 
 1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch), of which each rank
    takes an equal slice and works through it in micro-batches.
-2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of five
+2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of six
    numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count
    and clipping are one multiplication. So 1 batch of 8, 8 of 1 and 2 ranks of 4 give the same loss and norm up to
    rounding.
@@ -136,6 +136,7 @@ def train(
     curve: Curve | None = None,
     micro_batch: int | None = None,
     progress: Callable[..., None] = lambda done, total, unit, **extra: None,
+    should_save: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Position:
     """Trains to `spec.steps` from the newest sound checkpoint, or from the seed. Collective: every rank calls it.
@@ -150,6 +151,7 @@ def train(
         curve: where rank 0 writes its metrics; other ranks give None.
         micro_batch: sequences held at once; None is the rank's whole slice of the global batch.
         progress: called by rank 0 with (done, total, unit, **figures), at most once a second.
+        should_save: asked every step; where it is true on any rank, all ranks save and go on.
         should_stop: asked every step; once true on any rank, all ranks save and stop.
 
     Raises:
@@ -178,7 +180,7 @@ def train(
             micro_batches = (
                 _on_device(batch, num_tokens, device) for batch in itertools.islice(batches, math.ceil(share / size))
             )
-            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_stop())
+            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
             if not taken.finite:
                 raise ValueError(_divergence(step, taken, spec))
             position.step += 1
@@ -198,7 +200,7 @@ def train(
                         loss=record["loss"],
                         tokens_per_second=record["tokens_per_second"],
                     )
-            if last or taken.stops or position.step % spec.checkpoint_every == 0:
+            if last or taken.saves or position.step % spec.checkpoint_every == 0:
                 if curve is not None:  # before the receipt: a resumed run goes on after these lines
                     curve.flush()
                 save_step(steps, position.step, session, tensors, position.to_state(spec, session))

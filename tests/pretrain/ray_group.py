@@ -1,6 +1,7 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
-REQUEST holds `training`, the arguments of `job_of`, and `kill`: whether a worker is killed after the first checkpoint.
+REQUEST holds `training`, the arguments of `job_of`, and what happens after the first checkpoint: `kill`, a worker is
+killed; `stop`, this process gets SIGTERM, as from `ray job stop`.
 """
 
 import json
@@ -13,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.pretrain.launch import TrainingJob
 from ray_jobs.pretrain.steps import StepStore
 from tests.pretrain.ranks import job_of
@@ -21,12 +23,19 @@ from tests.pretrain.ranks import job_of
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
-def kill_a_worker(job: TrainingJob) -> None:
-    """After the first checkpoint, the process of some rank."""
-    import psutil
-
+def after_first_checkpoint(job: TrainingJob, happens: str) -> None:
     while not StepStore(job.store, job.path).receipts():
         time.sleep(0.05)
+    if happens == "kill":
+        kill_a_worker()
+    elif happens == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def kill_a_worker() -> None:
+    """The process of some rank."""
+    import psutil
+
     workers = [
         process
         for process in psutil.Process().children(recursive=True)
@@ -55,14 +64,13 @@ def main() -> None:
             _node_ip_address="127.0.0.2",
         )
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        if request["kill"]:
-            threading.Thread(target=kill_a_worker, args=(job,), daemon=True).start()
+        threading.Thread(target=after_first_checkpoint, args=(job, request["happens"]), daemon=True).start()
         began = time.monotonic()
         try:
             train_on_ray(job, lambda done, total, unit, **extra: print(f"{done} of {total} {unit} {extra}", flush=True))
             print(f"trained in {time.monotonic() - began:.1f} s", flush=True)
-        except ValueError as error:
-            print(f"ValueError: {error}", flush=True)
+        except (ValueError, NodeFailed) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
         finally:
             ray.shutdown()  # ends what this process started, and no other cluster
 

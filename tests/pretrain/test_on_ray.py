@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
-def train(training: dict[str, Any], kill: bool = False) -> str:
-    request = json.dumps({"training": training, "kill": kill})
+def train(training: dict[str, Any], happens: str = "nothing") -> str:
+    request = json.dumps({"training": training, "happens": happens})
     command = [sys.executable, "-m", "tests.pretrain.ray_group", request]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -39,7 +39,7 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_two_undisturbed_ra
     store: Store, training: Training
 ) -> None:
     changes = {"steps": 400, "checkpoint_every": 20, "log_every": 20}
-    said = train(training("ray", changes, workers=2, infrastructure_retries=2), kill=True)
+    said = train(training("ray", changes, workers=2, infrastructure_retries=2), "kill")
     assert "killed one of 2 workers" in said
     assert "400 of 400 steps" in said
     for status, output in finish(start(2, [training("processes", changes)])):
@@ -47,6 +47,28 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_two_undisturbed_ra
     assert losses(store, "ray", 400) == losses(store, "processes", 400)
     receipt = StepStore(store, NodePath("pretrain", "ray")).of_step(400)
     assert receipt is not None and len({segment["session"] for segment in receipt.state["segments"]}) == 2
+
+
+def test_sigterm_leaves_a_last_checkpoint_from_which_the_next_run_goes_on(store: Store, training: Training) -> None:
+    changes = {"steps": 600, "checkpoint_every": 20, "log_every": 20}
+    said = train(training("stopped", changes, workers=2, infrastructure_retries=2), "stop")
+    assert "NodeFailed: training stopped on request after step" in said
+    reached = StepStore(store, NodePath("pretrain", "stopped")).receipts()[0].step
+    assert 20 < reached < 600 and f"after step {reached};" in said
+    # The same two ranks as plain processes: the one training goes on, the other was never stopped.
+    for status, output in finish(start(2, [training("stopped", changes), training("processes", changes)])):
+        assert status == 0, output
+    assert losses(store, "stopped", 600) == losses(store, "processes", 600)
+
+
+def test_all_ranks_ask_for_warnings_at_the_same_steps_and_save_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray_jobs.pretrain import on_ray
+
+    told = iter([None, None, "a node goes", "a node goes"])
+    monkeypatch.setattr(on_ray.ray.train, "get_preemption_info", lambda: next(told), raising=False)
+    warned = on_ray._warned_once()
+    assert [step for step in range(1, 100) if warned()] == [30]
+    assert next(told) == "a node goes"  # it is not asked again
 
 
 def test_a_loss_that_is_no_number_is_an_error_of_the_user_and_is_not_tried_again(

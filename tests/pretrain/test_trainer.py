@@ -53,6 +53,16 @@ def stop_at(step: int) -> Callable[[], bool]:
     return lambda: next(asked) == step
 
 
+def test_a_save_on_request_changes_nothing_but_that_it_stands(job: Jobs, whole: dict[str, Any]) -> None:
+    warned = job("warned")
+    train_rank(warned, should_save=stop_at(7))
+    assert losses(warned) == whole["losses"]
+    assert [receipt.step for receipt in StepStore(warned.store, warned.path).receipts()] == [12, 8]
+    kept = job("kept", {"checkpoints_kept": 9})
+    train_rank(kept, should_save=stop_at(7))
+    assert [receipt.step for receipt in StepStore(kept.store, kept.path).receipts()] == [12, 8, 7, 4]
+
+
 def damage(store: Store, path: str) -> None:
     data = bytearray(store.get(path) or b"")
     data[len(data) // 2] ^= 1
