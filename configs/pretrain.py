@@ -86,6 +86,9 @@ class PretrainSpec(Spec):
     """Steps between training checkpoints; the last step always has one."""
     checkpoints_kept: int = Field(default=2, ge=1)
     """The newest checkpoints that are kept while training; older ones are deleted."""
+    checkpoint_permanent_every: int | None = Field(default=None, ge=1)
+    """Checkpoints at multiples of so many steps are kept for good, for studies of the training; a multiple of
+    checkpoint_every. None keeps none."""
     log_every: int = Field(default=10, ge=1)
     """Steps between the lines of the loss curve; its values are means over these steps."""
     recompute: bool = False
@@ -99,6 +102,11 @@ class PretrainSpec(Spec):
             raise ValueError(
                 f"sequence_length ({self.sequence_length}) is more than model.max_positions "
                 f"({self.model.max_positions}): raise max_positions or shorten the sequences"
+            )
+        if self.checkpoint_permanent_every and self.checkpoint_permanent_every % self.checkpoint_every:
+            raise ValueError(
+                f"checkpoint_permanent_every ({self.checkpoint_permanent_every}) must be a multiple of "
+                f"checkpoint_every ({self.checkpoint_every}): no checkpoint is written between"
             )
         if self.packing == "best-fit" and self.shuffle_run > 1:
             raise ValueError(

@@ -87,14 +87,22 @@ class StepStore:
         """Takes back a damaged checkpoint's receipt, so that its step can be published again."""
         self.store.delete([self.receipt_path(receipt.step)])
 
-    def keep_newest(self, count: int) -> None:
-        """Deletes all but the newest `count` checkpoints, receipts first, and what older sessions left half-written."""
+    def keep_newest(self, count: int, permanent_every: int | None = None) -> None:
+        """Deletes all but the newest `count` checkpoints and those whose step is a multiple of `permanent_every`,
+        receipts first, and what older sessions left half-written."""
         receipts = self.receipts()
         if len(receipts) <= count:
             return
-        self.store.delete([self.receipt_path(receipt.step) for receipt in receipts[count:]])
+        permanent = {receipt.step for receipt in receipts if permanent_every and receipt.step % permanent_every == 0}
+        gone = [receipt for receipt in receipts[count:] if receipt.step not in permanent]
+        self.store.delete([self.receipt_path(receipt.step) for receipt in gone])
         oldest_kept = receipts[count - 1].step
         prefix = f"{self.path.root}/steps/"
+        kept = {self.folder(receipt.step, receipt.session) for receipt in receipts if receipt.step in permanent}
         self.store.delete(
-            [entry.path for entry in self.store.list(prefix) if int(entry.path[len(prefix) :][:8]) < oldest_kept]
+            [
+                entry.path
+                for entry in self.store.list(prefix)
+                if int(entry.path[len(prefix) :][:8]) < oldest_kept and entry.path.rpartition("/")[0] not in kept
+            ]
         )

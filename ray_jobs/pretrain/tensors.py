@@ -35,12 +35,19 @@ METADATA = ".metadata"
 PART_BYTES = 64 << 20
 
 
-def save_step(steps: StepStore, step: int, session: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes a checkpoint from all ranks and publishes it from rank 0. Collective."""
+def save_step(
+    steps: StepStore,
+    step: int,
+    session: str,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Writes a checkpoint from all ranks and publishes it from rank 0. Collective, within `group`."""
     objects = _StoreObjects(steps.store, steps.folder(step, session))
-    dcp.save(tensors, storage_writer=_StoreWriter(objects), no_dist=False)
+    dcp.save(tensors, storage_writer=_StoreWriter(objects), process_group=group, no_dist=False)
     gathered: list[list[StepFile]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, objects.written)
+    dist.all_gather_object(gathered, objects.written, group=group)
     if dist.get_rank() == 0:
         files = tuple(sorted((file for part in gathered for file in part), key=lambda file: file.name))
         receipt = StepReceipt(

@@ -43,10 +43,11 @@ from ray_jobs.pretrain.optimizer import (
     optimizer_tensors,
     set_optimizer_step,
 )
+from ray_jobs.pretrain.saving import Saver
 from ray_jobs.pretrain.schedule import learning_rate
 from ray_jobs.pretrain.step import Taken, take_step
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
-from ray_jobs.pretrain.tensors import load_step, save_step
+from ray_jobs.pretrain.tensors import load_step
 from ray_jobs.tokenizer.loader import read_ahead
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def train(
         ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, or the loss is no
             longer a number; raised on every rank.
         TrainingStopped: `should_stop` said so.
+        SaveFailed: a checkpoint could not be written; on every rank, at the next checkpoint or at the end.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     check_batch(spec, len(samples), world)
@@ -168,10 +170,11 @@ def train(
     if position.step:
         log.info("rank %d goes on from step %d", rank, position.step)
     share = spec.global_batch // world
+    saver = Saver(steps, session, tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
     meter = _Meter(spec, num_tokens, len(samples), device, position.step)
     told = time.monotonic()
     size = micro_batch or share
-    with closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
+    with closing(saver), closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
         while position.step < spec.steps:
             step = position.step
             rate = learning_rate(step, spec.steps, spec.optimizer)
@@ -187,7 +190,7 @@ def train(
             _add(position.interval, taken, spec.optimizer.clip_norm)
             last = position.step == spec.steps
             if position.step % spec.log_every == 0 or last:
-                record = meter.record(position, rate)
+                record = meter.record(position, rate) | {"checkpoint_pause_s": saver.take_pause()}
                 position.interval = Interval()
                 if curve is not None:
                     curve.add(record)
@@ -203,9 +206,9 @@ def train(
             if last or taken.saves or position.step % spec.checkpoint_every == 0:
                 if curve is not None:  # before the receipt: a resumed run goes on after these lines
                     curve.flush()
-                save_step(steps, position.step, session, tensors, position.to_state(spec, session))
-                if rank == 0:
-                    steps.keep_newest(spec.checkpoints_kept)
+                saver.save(position.step, position.to_state(spec, session))
+                if last or taken.stops:
+                    saver.finish()
             if taken.stops and not last:
                 raise TrainingStopped(position.step)
     return position
