@@ -26,7 +26,7 @@ STARTS = tuple(
     )
 )
 # L-BFGS runs from so many starts of the grid, those of the lowest objective.
-NUM_STARTS = 60
+NUM_STARTS = 20
 # Resampled fits begin at the whole's result and at some other ends of its starts.
 NUM_RESTARTS = 3
 # Below this, too many resamples hold fewer distinct points than the law has parameters.
