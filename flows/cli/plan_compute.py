@@ -82,8 +82,8 @@ def count(value: float) -> str:
 
 def alternatives_table(plan: ComputePlan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("parameters", "loss at the same compute", "tokens to the same loss", "compute", "time", "cost"):
-        table.add_column(heading, justify="right")
+    for heading in ("parameters", "loss, same compute", "same loss: tokens", "compute", "time", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in plan.alternatives:
         longer = each.same_loss
         cells = ["out of reach", "", "", ""]

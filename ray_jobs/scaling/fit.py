@@ -196,11 +196,12 @@ def _minimise(start: np.ndarray, logs: np.ndarray) -> tuple[float, np.ndarray]:
 def _bootstrap(logs: np.ndarray, starts: np.ndarray, num_samples: int, seed: int) -> list[ScalingLaw]:
     """Laws of resampled points. A resample with fewer distinct points than a law has parameters is drawn anew."""
     random = np.random.default_rng(seed)
-    laws = []
+    laws: list[ScalingLaw] = []
     while len(laws) < num_samples:
         rows = logs[random.integers(len(logs), size=len(logs))]
         if len(np.unique(rows[:, :2], axis=0)) < NUM_PARAMETERS:
             continue
+        # Not validated: a resample without a fall with size or tokens belongs in the interval.
         a, b, e, alpha, beta = _ends(rows, starts)[0]
         laws.append(ScalingLaw.model_construct(E=np.exp(e), A=np.exp(a), B=np.exp(b), alpha=alpha, beta=beta))
     return laws
