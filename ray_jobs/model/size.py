@@ -5,17 +5,8 @@ Needs no torch, so that plans and estimates can use it.
 
 from dataclasses import dataclass
 
+from configs.devices import PEAK_FLOPS
 from configs.model import ModelSpec
-
-# Dense bf16 peak in FLOP/s from the makers' data sheets, by a part of torch's name of the device.
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Scaling laws: from runs of several sizes to the size that a compute budget wants."""
