@@ -35,9 +35,10 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
-from ray_jobs.model.size import model_size, peak_flops
+from ray_jobs.model.size import model_size
 from ray_jobs.pretrain.curve import Segment, segments_of
 from ray_jobs.pretrain.inputs import check_batch
+from ray_jobs.pretrain.meter import Interval, Meter
 from ray_jobs.pretrain.optimizer import (
     build_adamw,
     optimizer_tensors,
@@ -88,18 +89,6 @@ class TrainingStopped(Exception):
     def __init__(self, step: int):
         super().__init__(f"training stopped on request after step {step}; its checkpoint stands, run again to go on")
         self.step = step
-
-
-@dataclass
-class Interval:
-    """Sums since the last line of the curve. Checkpointed, so that a resumed curve is the uninterrupted one."""
-
-    steps: int = 0
-    loss: float = 0.0
-    z_loss: float = 0.0
-    norm: float = 0.0
-    norm_max: float = 0.0
-    clipped: int = 0
 
 
 @dataclass
@@ -171,7 +160,7 @@ def train(
         log.info("rank %d goes on from step %d", rank, position.step)
     share = spec.global_batch // world
     saver = Saver(steps, session, tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
-    meter = _Meter(spec, num_tokens, len(samples), device, position.step)
+    meter = Meter(spec, num_tokens, len(samples), device, position.step, restarts=len(position.segments))
     told = time.monotonic()
     size = micro_batch or share
     with closing(saver), closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
@@ -181,16 +170,17 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             micro_batches = (
-                _on_device(batch, num_tokens, device) for batch in itertools.islice(batches, math.ceil(share / size))
+                _on_device(batch, num_tokens, device)
+                for batch in itertools.islice(meter.waited(batches), math.ceil(share / size))
             )
             taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
             if not taken.finite:
                 raise ValueError(_divergence(step, taken, spec))
             position.step += 1
-            _add(position.interval, taken, spec.optimizer.clip_norm)
+            position.interval.add(taken, spec.optimizer.clip_norm)
             last = position.step == spec.steps
             if position.step % spec.log_every == 0 or last:
-                record = meter.record(position, rate) | {"checkpoint_pause_s": saver.take_pause()}
+                record = meter.record(position.step, position.interval, rate, saver.take_pause())
                 position.interval = Interval()
                 if curve is not None:
                     curve.add(record)
@@ -308,48 +298,6 @@ def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch
         tensors = tuple(tensor.pin_memory() for tensor in tensors)
     tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
     return (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
-
-
-def _add(interval: Interval, taken: Taken, clip_norm: float) -> None:
-    interval.steps += 1
-    interval.loss += taken.loss
-    interval.z_loss += taken.z_loss
-    interval.norm += taken.norm
-    interval.norm_max = max(interval.norm_max, taken.norm)
-    interval.clipped += taken.norm > clip_norm
-
-
-class _Meter:
-    """Turns the sums of an interval into a line of the curve."""
-
-    def __init__(self, spec: PretrainSpec, num_tokens: int, num_samples: int, device: torch.device, step: int):
-        self._spec, self._num_samples = spec, num_samples
-        self._flops = model_size(spec.model, num_tokens, spec.sequence_length).flops_per_token
-        peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self._peak = None if peak is None else peak * dist.get_world_size()
-        self._step, self._time = step, time.perf_counter()
-
-    def record(self, position: Position, rate: float) -> dict[str, Any]:
-        spec, interval, now = self._spec, position.interval, time.perf_counter()
-        samples = position.step * spec.global_batch
-        # A resumed session timed only the steps it took itself.
-        timed = (position.step - self._step) * spec.global_batch * spec.sequence_length
-        speed = timed / (now - self._time)
-        self._step, self._time = position.step, now
-        return {
-            "step": position.step,
-            "loss": interval.loss / interval.steps,
-            **({"z_loss": interval.z_loss / interval.steps} if spec.optimizer.z_loss else {}),
-            "grad_norm": interval.norm / interval.steps,
-            "grad_norm_max": interval.norm_max,
-            "clipped_share": interval.clipped / interval.steps,
-            "learning_rate": rate,
-            "samples": samples,
-            "tokens": samples * spec.sequence_length,
-            "epoch": samples / self._num_samples,
-            "tokens_per_second": speed,
-            **({"mfu": speed * self._flops / self._peak} if self._peak else {}),
-        }
 
 
 def _divergence(step: int, taken: Taken, spec: PretrainSpec) -> str:

@@ -53,6 +53,19 @@ def stop_at(step: int) -> Callable[[], bool]:
     return lambda: next(asked) == step
 
 
+def test_a_line_of_the_curve_says_what_its_steps_took(job: Jobs) -> None:
+    parts = job("lines", {"steps": 12})
+    with pytest.raises(TrainingStopped):
+        train_rank(parts, should_stop=stop_at(6))
+    train_rank(parts)
+    lines = read_curve(parts.store, parts.path, final(parts)[0])
+    assert [line["restarts"] for line in lines] == [0, 0, 1, 1]
+    assert [line["samples"] for line in lines] == [24, 48, 72, 96]
+    for line in lines:
+        assert 0 <= line["data_wait_share"] < 1 and line["checkpoint_pause_s"] >= 0
+        assert 0.05 < line["peak_memory_gb"] < 20
+
+
 def test_a_save_on_request_changes_nothing_but_that_it_stands(job: Jobs, whole: dict[str, Any]) -> None:
     warned = job("warned")
     train_rank(warned, should_save=stop_at(7))
