@@ -27,8 +27,6 @@ class Taken:
     """Whether any rank was asked to save a checkpoint, or to stop."""
     stops: bool
     """Whether any rank was asked to stop."""
-    own_loss: float
-    """This rank's sum."""
 
     @property
     def finite(self) -> bool:
@@ -57,7 +55,6 @@ def take_step(
         sums[0] += loss.cross_entropy
         sums[1] += loss.z_loss
         sums[2] += loss.num_tokens
-    own_loss = sums[:1].clone()
     sums[3] = sum_of_squares(local_gradients(model.parameters()))
     sums[4], sums[5] = float(asked_to_save), float(asked_to_stop)
     all_sum(sums)
@@ -67,11 +64,11 @@ def take_step(
     # Division of the sums by the count, and clipping, within AdamW's kernel; found_inf makes it leave all as it is.
     optimizer.grad_scale = (scored / (clip_norm / (norm + 1e-6)).clamp(max=1.0)).float()  # type: ignore[attr-defined]
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-    told = ToHost(torch.cat([sums, norm.reshape(1), own_loss]))
+    told = ToHost(torch.cat([sums, norm.reshape(1)]))
     optimizer.step()
     optimizer.zero_grad()
-    entropy, z_loss, count, _, saves, stops, length, own = told.values()
-    return Taken(entropy / count, z_loss / count, length, saves + stops > 0, stops > 0, own)
+    entropy, z_loss, count, _, saves, stops, length = told.values()
+    return Taken(entropy / count, z_loss / count, length, saves + stops > 0, stops > 0)
 
 
 class ToHost:

@@ -44,9 +44,10 @@ from ray_jobs.pretrain.optimizer import (
     optimizer_tensors,
     set_optimizer_step,
 )
+from ray_jobs.pretrain.provenance import Cause, causes_of
 from ray_jobs.pretrain.saving import Saver
 from ray_jobs.pretrain.schedule import learning_rate
-from ray_jobs.pretrain.step import Taken, take_step
+from ray_jobs.pretrain.step import take_step
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 from ray_jobs.pretrain.tensors import load_step
 from ray_jobs.tokenizer.loader import read_ahead
@@ -175,7 +176,9 @@ def train(
             )
             taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
             if not taken.finite:
-                raise ValueError(_divergence(step, taken, spec))
+                again = (samples.batch(*request) for request in _requests(spec, step, share, size, last=step + 1))
+                causes = causes_of(model, (_on_device(batch, num_tokens, device) for batch in again))
+                raise ValueError(_divergence(step, spec, causes, share, size))
             position.step += 1
             position.interval.add(taken, spec.optimizer.clip_norm)
             last = position.step == spec.steps
@@ -274,9 +277,12 @@ def _agree(value: Any) -> Any:
     return shared[0]
 
 
-def _requests(spec: PretrainSpec, step: int, share: int, size: int) -> Iterator[tuple[int, int]]:
-    """This rank's slices of all global batches from that step on: first sample and count of every micro-batch."""
-    for first in range(step * spec.global_batch, spec.steps * spec.global_batch, spec.global_batch):
+def _requests(
+    spec: PretrainSpec, step: int, share: int, size: int, last: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """This rank's slices of all global batches from that step on, up to `last`: first sample and count of every
+    micro-batch."""
+    for first in range(step * spec.global_batch, (last or spec.steps) * spec.global_batch, spec.global_batch):
         for start in range(0, share, size):
             yield first + dist.get_rank() * share + start, min(size, share - start)
 
@@ -300,14 +306,15 @@ def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch
     return (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
 
 
-def _divergence(step: int, taken: Taken, spec: PretrainSpec) -> str:
-    """Which ranks lost the loss, in words. Collective."""
-    finite: list[bool] = [True] * dist.get_world_size()
-    dist.all_gather_object(finite, math.isfinite(taken.own_loss))
-    ranks = [str(rank) for rank, is_finite in enumerate(finite) if not is_finite]
-    what = f"the loss on rank {', '.join(ranks)}" if ranks else "the gradient's norm, on all ranks together,"
+def _divergence(step: int, spec: PretrainSpec, causes: list[Cause], share: int, size: int) -> str:
+    """What happened, where, and what to do."""
+    told = []
+    for cause in causes:
+        first = step * spec.global_batch + cause.rank * share + cause.micro_batch * size
+        told.append(f"{cause} (samples {first} to {first + min(size, share - cause.micro_batch * size) - 1})")
+    where = "; ".join(told) or "its gradient is too large when all ranks' are added up"
     return (
-        f"{what} is not a finite number at step {step}, learning rate "
-        f"{learning_rate(step, spec.steps, spec.optimizer):g}: lower optimizer.learning_rate, lengthen warmup_steps, "
-        "or set optimizer.z_loss to 1e-4"
+        f"training is not a finite number at step {step}, learning rate "
+        f"{learning_rate(step, spec.steps, spec.optimizer):g}: {where}. Lower optimizer.learning_rate, lengthen "
+        "warmup_steps, or set optimizer.z_loss to 1e-4"
     )
