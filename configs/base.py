@@ -50,6 +50,10 @@ class Resources(BaseModel):
     """How many lost workers (killed, preempted, out of memory) a node survives; not charged to its shards."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Sequences a rank holds at once; None takes what the global batch gives. Training nodes only."""
+    shard_ranks: int | None = Field(default=None, ge=1)
+    """Ranks that share one copy of weights and optimizer state (FSDP). With fewer than all, each such group holds a
+    copy, gradients are added up over the groups, and weights are gathered within a group only (HSDP): give the GPUs
+    that NVLink joins. None shares one copy among all. Training nodes only."""
     tokens_from_store: bool = False
     """Read training tokens from an object store as they are needed, instead of copying their shards to each machine
     first: for more tokens than a disk holds. Slow unless the spec's shuffle_run is above 1. Training nodes only."""

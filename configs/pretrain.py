@@ -91,8 +91,10 @@ class PretrainSpec(Spec):
     checkpoint_every. None keeps none."""
     log_every: int = Field(default=10, ge=1)
     """Steps between the lines of the loss curve; its values are means over these steps."""
-    recompute: bool = False
-    """Recompute each layer's activations in the backward pass: a third more work for much less memory."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations that are computed again in the backward pass instead of being kept. full: all of a layer, a third
+    more work for the least memory. selective: all but attention and the narrow products, a sixth more work for half of
+    the memory (ray_jobs/model/recompute.py). The result is the same."""
     compile: bool = False
     """torch.compile each layer: a minute at the start, then about 1.5 times the speed on a GPU."""
 

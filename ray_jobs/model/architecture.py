@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from configs.model import ModelSpec
 from ray_jobs.model.files import config_values
+from ray_jobs.model.recompute import Recompute, set_recompute
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -29,15 +30,14 @@ def transformers_config(spec: ModelSpec, num_tokens: int) -> "PreTrainedConfig":
     return {"llama": LlamaConfig, "qwen3": Qwen3Config, "mpt": MptConfig}[values.pop("model_type")](**values)
 
 
-def empty_model(config: "PreTrainedConfig", recompute: bool = False) -> "PreTrainedModel":
+def empty_model(config: "PreTrainedConfig", recompute: Recompute = "none") -> "PreTrainedModel":
     """The model on the meta device: shapes without memory, to be sharded, then filled by `materialise`."""
     from transformers import LlamaForCausalLM, MptForCausalLM, Qwen3ForCausalLM
 
     classes = {"llama": LlamaForCausalLM, "qwen3": Qwen3ForCausalLM, "mpt": MptForCausalLM}
     with torch.device("meta"):
         model = classes[config.model_type](config)
-    if recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    set_recompute(model, recompute)
     return model
 
 

@@ -83,6 +83,7 @@ def train_rank(
             session=session,
             curve=curve,
             micro_batch=job.resources.micro_batch,
+            shard_ranks=job.resources.shard_ranks,
             progress=progress,
             should_save=should_save,
             should_stop=should_stop,

@@ -74,6 +74,12 @@ def local_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
 
 
+def num_copies(parameter: nn.Parameter) -> int:
+    """How many groups of ranks hold all of the model: more than one under HSDP."""
+    mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+    return mesh.size(0) if mesh is not None and mesh.ndim > 1 else 1
+
+
 def sum_of_squares(gradients: list[Tensor]) -> Tensor:
     """Over one rank's shards, in fp32; the squared global norm is the sum over ranks.
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from configs.pretrain import PretrainSpec
@@ -126,6 +126,7 @@ def train(
     session: str | None = None,
     curve: Curve | None = None,
     micro_batch: int | None = None,
+    shard_ranks: int | None = None,
     progress: Callable[..., None] = lambda done, total, unit, **extra: None,
     should_save: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
@@ -141,6 +142,7 @@ def train(
         session: a name no other session of this node has; rank 0's counts, None draws one.
         curve: where rank 0 writes its metrics; other ranks give None.
         micro_batch: sequences held at once; None is the rank's whole slice of the global batch.
+        shard_ranks: ranks that share one copy of the weights; None is all.
         progress: called by rank 0 with (done, total, unit, **figures), at most once a second.
         should_save: asked every step; where it is true on any rank, all ranks save and go on.
         should_stop: asked every step; once true on any rank, all ranks save and stop.
@@ -154,7 +156,7 @@ def train(
     rank, world = dist.get_rank(), dist.get_world_size()
     check_batch(spec, len(samples), world)
     session = _agree(session or secrets.token_hex(6))
-    model, optimizer = build(spec, num_tokens, device)
+    model, optimizer = build(spec, num_tokens, device, shard_ranks)
     tensors = checkpoint_tensors(model, optimizer)
     position = _restore(spec, steps, model, optimizer, tensors)
     if position.step:
@@ -207,15 +209,21 @@ def train(
     return position
 
 
-def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[LossModel, torch.optim.AdamW]:
-    """The sharded model, its parameters not yet filled, and its optimizer."""
+def build(
+    spec: PretrainSpec, num_tokens: int, device: torch.device, shard_ranks: int | None = None
+) -> tuple[LossModel, torch.optim.AdamW]:
+    """The sharded model, its parameters not yet filled, and its optimizer.
+
+    Raises:
+        ValueError: the ranks are no multiple of `shard_ranks`.
+    """
     config = transformers_config(spec.model, num_tokens)
     if device.type == "cpu" and spec.dtype != "fp32" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
         config._attn_implementation = "eager"
     model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
     model.train()
     world = dist.get_world_size()
-    mesh = init_device_mesh(device.type, (world,))
+    mesh = _mesh(device, shard_ranks)
     size = model_size(spec.model, num_tokens, spec.sequence_length)
     options: dict[str, Any] = {
         "mesh": mesh,
@@ -236,6 +244,20 @@ def build(spec: PretrainSpec, num_tokens: int, device: torch.device) -> tuple[Lo
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     materialise(model.model, device)
     return model, build_adamw(model.model, spec.optimizer)
+
+
+def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
+    """All ranks in a line, or groups of `shard_ranks` that hold a copy each: FSDP shards over the last dimension."""
+    world = dist.get_world_size()
+    if shard_ranks is None or shard_ranks == world:
+        return init_device_mesh(device.type, (world,))
+    if world % shard_ranks:
+        raise ValueError(
+            f"{world} ranks cannot be split into groups of {shard_ranks}: change resources.workers or "
+            "resources.shard_ranks"
+        )
+    shape = (world // shard_ranks, shard_ranks)
+    return init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
 
 
 def checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

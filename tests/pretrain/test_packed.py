@@ -14,6 +14,7 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.loss import IGNORED, LossModel
+from ray_jobs.model.recompute import Recompute
 from ray_jobs.pretrain.inputs import training_samples
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.steps import StepStore
@@ -27,7 +28,7 @@ Jobs = Callable[..., TrainingJob]
 BEST_FIT = {"packing": "best-fit"}
 
 
-def model_of(attention: str, architecture: str, recompute: bool = False) -> LossModel:
+def model_of(attention: str, architecture: str, recompute: Recompute = "none") -> LossModel:
     spec = ModelSpec(architecture=architecture, hidden=32, layers=2, heads=2, intermediate=64, max_positions=600)
     config = transformers_config(spec, 512)
     config._attn_implementation = attention
@@ -82,7 +83,7 @@ def test_the_ignored_target_is_that_of_the_loss() -> None:
 
 
 @pytest.mark.usefixtures("one_rank")
-@pytest.mark.parametrize("changes", [{}, {"dtype": "bf16"}, {"recompute": True}])
+@pytest.mark.parametrize("changes", [{}, {"dtype": "bf16"}, {"recompute": "full"}, {"recompute": "selective"}])
 def test_it_learns_and_resumes_as_on_plain_windows(job: Jobs, changes: dict[str, Any]) -> None:
     whole, parts = job("whole", {**BEST_FIT, **changes}), job("parts", {**BEST_FIT, **changes})
     train_rank(whole)

@@ -70,6 +70,30 @@ def test_two_ranks_are_one_and_go_on_as_one(job: Jobs, training: Training) -> No
     assert_close(curve_of(parts), curve_of(two))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_rank")
+def test_two_copies_of_two_shards_are_one_rank_and_go_on_as_one(job: Jobs, training: Training) -> None:
+    run_ranks(
+        training("copies", shard_ranks=2), {**training("parts", shard_ranks=2, micro_batch=1), "stop_at": 8}, world=4
+    )
+    one, copies, parts = job("one"), job("copies"), job("parts")
+    train_rank(one)
+    assert_close(curve_of(copies), curve_of(one))
+    stored = StepStore(parts.store, parts.path).receipts()[0]
+    assert (stored.step, stored.world_size) == (8, 4)
+    # A copy is written once.
+    whole = StepStore(one.store, one.path).receipts()[0]
+    assert sum(file.bytes for file in stored.files) < 1.2 * sum(file.bytes for file in whole.files)
+    train_rank(parts)
+    assert_close(curve_of(parts), curve_of(one))
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_ranks_that_make_no_whole_number_of_copies_are_refused(job: Jobs) -> None:
+    with pytest.raises(ValueError, match="1 ranks cannot be split into groups of 2: change resources.workers or"):
+        train_rank(job("odd", shard_ranks=2))
+
+
 @pytest.mark.usefixtures("one_rank")
 def test_initial_weights_do_not_depend_on_the_number_of_ranks(job: Jobs) -> None:
     spec = job("any").spec

@@ -141,8 +141,9 @@ def test_accumulation_is_one_batch_up_to_rounding(job: Jobs, whole: dict[str, An
         assert norm == pytest.approx(other_norm, rel=1e-3)
 
 
-def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any]) -> None:
-    recomputed = job("recomputed", {"recompute": True})
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recomputing_activations_changes_nothing(job: Jobs, whole: dict[str, Any], recompute: str) -> None:
+    recomputed = job("recomputed", {"recompute": recompute})
     train_rank(recomputed)
     assert losses(recomputed) == whole["losses"]
 
