@@ -37,7 +37,7 @@ def empty_model(config: "PreTrainedConfig", recompute: Recompute = "none") -> "P
     classes = {"llama": LlamaForCausalLM, "qwen3": Qwen3ForCausalLM, "mpt": MptForCausalLM}
     with torch.device("meta"):
         model = classes[config.model_type](config)
-    set_recompute(model, recompute)
+    set_recompute(decoder_layers(model), recompute)
     return model
 
 

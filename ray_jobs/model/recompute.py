@@ -7,14 +7,12 @@ Norms, rotations and gates are computed again (Korthikanti et al. 2022, arXiv:22
 """
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from torch.utils.checkpoint import CheckpointPolicy
-    from transformers import PreTrainedModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -30,22 +28,30 @@ ATTENTION = {
 PRODUCTS = {aten.mm.default: (0, 1), aten._scaled_mm.default: (0, 1), aten.addmm.default: (1, 2)}
 
 
-def set_recompute(model: "PreTrainedModel", recompute: Recompute) -> None:
-    """Has every decoder layer of the model compute again in the backward pass what `recompute` says."""
+def set_recompute(layers: Iterable[nn.Module], recompute: Recompute) -> None:
+    """Has every layer compute again in the backward pass what `recompute` says.
+
+    It is the layer's forward that is run again, not its call: FSDP's hooks, which gather weights, stay outside, and a
+    compiler that takes the layer sees what to keep.
+    """
     if recompute == "none":
         return
     # Layers have no dropout: the state of random numbers need not be kept.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if recompute == "selective":
-        from torch.utils.checkpoint import create_selective_checkpoint_contexts
-
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    for layer in layers:
+        layer.forward = _checkpointed(layer.forward, options)
 
 
-def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> "CheckpointPolicy":
-    from torch.utils.checkpoint import CheckpointPolicy
+def _checkpointed(forward: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, **named: Any) -> Any:  # a frame of its own, at which a compiler can begin
+        return checkpoint(forward, *arguments, **named, **options)
 
+    return run
+
+
+def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
     if operation in ATTENTION:
         return CheckpointPolicy.MUST_SAVE
     if operation in PRODUCTS:
