@@ -7,9 +7,12 @@ A variant is a kind and its options. Kinds:
     ours    this repository's model, loss, sharding and step, with its loader, as the pretrain node runs them
     bare    transformers' class in a plain loop, layers compiled, whole logits, autocast over fp32 parameters, no FSDP
     titan   torchtitan's model, sharding or autocast, loss and step (tests/benchmarks/peer_torchtitan.py)
+    train   the whole training loop, with its curve and its checkpoints in a file store: `saves` of them, `steps` apart;
+            what they cost is the first half's speed, which has none, against the second's
 
-Options: batch (sequences of a micro-batch), accumulate (micro-batches a step), compile (0 or 1), recompute (0 or 1),
-attention (flash, cudnn or any), steps, profile (1 prints the kernels that take longest).
+Options: batch (sequences of a micro-batch), accumulate (micro-batches a step), compile (0 or 1), recompute (none,
+selective or full), attention (flash, cudnn or any), steps, profile (1 prints the kernels that take longest), float8 (0
+or 1), saves.
 
 MFU is by the convention of ray_jobs/model/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
 are timed as one, three times, with a barrier before and after, as a training has none between its steps; the figure is
@@ -39,6 +42,7 @@ from configs.model import ModelSpec
 from configs.pretrain import OptimizerSpec, PretrainSpec
 from ray_jobs.model.size import model_size, peak_flops
 from ray_jobs.tokenizer.loader import TokenDataset
+from ray_jobs.tokenizer.streams import LocalStream
 
 VOCABULARY = 32_000
 MODELS = {
@@ -66,13 +70,14 @@ class Variant:
     batch: int = 4
     accumulate: int = 1
     compile: int = 1
-    recompute: int = 0
+    recompute: str = "none"
     float8: int = 0
     attention: str = "any"
     steps: int = 10
     sharded: int = 1
     """Of `titan`: FSDP; else autocast, as it does on one GPU."""
     profile: int = 0
+    saves: int = 2
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
@@ -95,7 +100,7 @@ class Variant:
             global_batch=self.batch * self.accumulate * dist.get_world_size(),
             sequence_length=self.length,
             dtype="fp8" if self.float8 else "bf16",
-            recompute=bool(self.recompute),
+            recompute=self.recompute,
             compile=bool(self.compile),
         )
 
@@ -111,7 +116,7 @@ def data(folder: Path, variant: Variant) -> TokenDataset:
         count = 64 * 1024 * variant.length if variant.model != "toy" else 1 << 16
         ids = np.random.default_rng(0).zipf(1.2, count).astype(np.int64) % VOCABULARY
         ids.astype("<u2").tofile(path)
-    return TokenDataset([path], "uint16", variant.length, seed=0)
+    return TokenDataset(LocalStream([path], "uint16"), variant.length, seed=0)
 
 
 def batches_of(
@@ -180,6 +185,55 @@ def titan(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step
 
 
 KINDS = {"ours": ours, "bare": bare, "titan": titan}
+
+
+class Lines:
+    """The loss curve, kept in memory."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.lines.append(record)
+
+    def flush(self) -> None:
+        pass
+
+
+def measure_training(variant: Variant, dataset: TokenDataset, device: torch.device, folder: Path) -> dict[str, Any]:
+    """The curve's own figures: a line every 5 steps, of which the first two hold the compilation."""
+    from ray_jobs.checkpoint.layout import NodePath
+    from ray_jobs.checkpoint.store import open_store
+    from ray_jobs.pretrain.steps import StepStore
+    from ray_jobs.pretrain.trainer import train
+
+    half = variant.saves * variant.steps
+    spec = variant.spec().model_copy(update={"steps": 2 * half, "checkpoint_every": 2 * half, "log_every": 5})
+    store = StepStore(open_store(folder / "store"), NodePath("pretrain", f"{os.getppid()}-{time.time_ns()}"))
+    lines, taken = Lines(), 0
+
+    def should_save() -> bool:  # asked once a step
+        nonlocal taken
+        taken += 1
+        return taken >= half and taken % variant.steps == 0
+
+    train(spec, VOCABULARY, dataset, store, device, curve=lines, micro_batch=variant.batch, should_save=should_save)
+    before = [line for line in lines.lines if 10 < line["step"] <= half]
+    after = [line for line in lines.lines if line["step"] > half]
+    speeds = [statistics.harmonic_mean(line["tokens_per_second"] for line in part) for part in (before, after)]
+    receipt = store.receipts()[0]
+    return {
+        **{field.name: getattr(variant, field.name) for field in fields(variant)},
+        "ranks": dist.get_world_size(),
+        "tokens_per_second": [round(speed) for speed in speeds],
+        "with_saves_over_without": round(speeds[1] / speeds[0], 4),
+        "mfu": statistics.median(line["mfu"] for line in before) if "mfu" in before[-1] else None,
+        "data_wait_share": round(max(line["data_wait_share"] for line in before), 5),
+        "pauses_s": [round(line["checkpoint_pause_s"], 3) for line in after if line["checkpoint_pause_s"] > 0.001],
+        "checkpoint_gb": round(sum(file.bytes for file in receipt.files) / 1e9, 2),
+        "peak_gb": lines.lines[-1]["peak_memory_gb"],
+        "curve": lines.lines if variant.profile else [],
+    }
 
 
 @contextmanager
@@ -261,7 +315,11 @@ def main() -> None:
             data(folder, variant)
         dist.barrier()
         try:
-            result = measure(variant, data(folder, variant), device)
+            dataset = data(folder, variant)
+            if variant.kind == "train":
+                result = measure_training(variant, dataset, device, folder)
+            else:
+                result = measure(variant, dataset, device)
         except torch.OutOfMemoryError as error:
             result = {"kind": variant.kind, "batch": variant.batch, "failed": str(error)[:200]}
         results.append(result)
