@@ -13,10 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 BUCKET = "headrace-tests"
 START_SECONDS = 30
 START_TRIES = 3
@@ -112,6 +108,10 @@ def _free_ports(count: int) -> list[int]:
 
 def _became_ready(server: S3Server, process: subprocess.Popen) -> bool:
     """Whether the bucket is there, which comes last of all."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
     s3 = boto3.client(
         "s3",
         endpoint_url=server.endpoint,

@@ -1,7 +1,7 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
-REQUEST holds `training`, the arguments of `job_of`, and what happens after the first checkpoint: `kill`, a worker is
-killed; `stop`, this process gets SIGTERM, as from `ray job stop`.
+REQUEST holds `training`, the arguments of `job_of`, the number of `gpus` that Ray is to hold, and what happens after
+the first checkpoint: `kill`, a worker is killed; `stop`, this process gets SIGTERM, as from `ray job stop`.
 """
 
 import json
@@ -56,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(
             address="local",
-            num_cpus=2,
+            num_cpus=max(2, request.get("gpus", 0)),
+            num_gpus=request.get("gpus", 0),
             include_dashboard=False,
             object_store_memory=100 << 20,
             logging_level=logging.ERROR,
