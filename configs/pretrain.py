@@ -45,6 +45,35 @@ class OptimizerSpec(Spec):
         return self
 
 
+class SpikeSpec(Spec):
+    """What counts as a loss spike, and what is done about it.
+
+    A step deviates whose loss or gradient norm lies so many robust standard deviations above the median of the window
+    before it. A spike is `lasting` steps in a row that do, or one whose loss is no number.
+    """
+
+    action: Literal["record", "rollback"] = "record"
+    """record: training goes on; one whose loss is no number fails. rollback: training goes back to an earlier
+    checkpoint and passes over the data around the spike."""
+    window: int = Field(default=128, ge=32)
+    """Steps by whose median and median absolute deviation the next is judged."""
+    loss_deviations: float = Field(default=6.0, gt=0)
+    """Above this many standard deviations a loss deviates."""
+    norm_deviations: float = Field(default=20.0, gt=0)
+    """The same of gradient norms, whose tail is longer: clipping stands most of them."""
+    lasting: int = Field(default=3, ge=1)
+    """Steps in a row that make a spike: a single odd batch does no harm that clipping does not stop."""
+    rollback_steps: int = Field(default=100, ge=0)
+    """The checkpoint that training goes back to lies at least so many steps before the spike (about 100 in Chowdhery et
+    al. 2022, section 5.1)."""
+    skip_before: int = Field(default=100, ge=0)
+    """Batches before the spike's first that are passed over, back to the checkpoint at most."""
+    skip_after: int = Field(default=100, ge=0)
+    """Batches passed over behind the one at which the spike was found; with those before, 200 to 500 in the paper."""
+    max_rollbacks: int = Field(default=5, ge=1)
+    """More spikes than this are an error: it is no longer the data."""
+
+
 class PretrainSpec(Spec):
     """A decoder trained from scratch on the tokens node's sequences.
 
@@ -60,6 +89,11 @@ class PretrainSpec(Spec):
     """The architecture."""
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     """Its optimizer and schedule."""
+    spikes: SpikeSpec = Field(default_factory=SpikeSpec)
+    """Which steps are loss spikes, and what is done about them."""
+    attention_every: int | None = Field(default=None, ge=1)
+    """Steps between looks at the attention of each layer (largest logit, mean entropy), one sequence a rank; a multiple
+    of log_every. None never looks."""
     steps: int = Field(default=600, ge=1)
     """Optimizer steps."""
     global_batch: int = Field(default=16, ge=1)
@@ -110,6 +144,13 @@ class PretrainSpec(Spec):
                 f"checkpoint_permanent_every ({self.checkpoint_permanent_every}) must be a multiple of "
                 f"checkpoint_every ({self.checkpoint_every}): no checkpoint is written between"
             )
+        if self.attention_every and self.attention_every % self.log_every:
+            raise ValueError(
+                f"attention_every ({self.attention_every}) must be a multiple of log_every ({self.log_every}): its "
+                "figures are part of the curve's lines"
+            )
+        if self.attention_every and self.model.architecture == "mpt":
+            raise ValueError("mpt's attention cannot be looked at: leave out attention_every")
         if self.packing == "best-fit" and self.shuffle_run > 1:
             raise ValueError(
                 f"shuffle_run ({self.shuffle_run}) keeps neighbours of the stream together, and packing best-fit has "
