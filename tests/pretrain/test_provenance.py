@@ -66,9 +66,7 @@ def test_the_micro_batch_is_named(job: Jobs, one_rank: None) -> None:
     model, _ = build(spec, 512, CPU)
     initialise(model.model, seed=0)
     with torch.no_grad():
-        parameter(model, "model.embed_tokens.weight")[7] = (
-            3e38  # its square overflows: the norm gives 0
-        )
+        parameter(model, "model.embed_tokens.weight")[7] = 3e38  # its square overflows: the norm gives 0
     clean, poisoned = batch(), batch(1)
     clean[0][clean[0] == 7] = 8
     poisoned[0][1, 4] = 7
