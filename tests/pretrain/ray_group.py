@@ -1,17 +1,21 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
 REQUEST holds `training`, the arguments of `job_of`, and what happens after the first checkpoint: `kill`, a worker is
-killed; `stop`, this process gets SIGTERM, as from `ray job stop`.
+killed; `stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
+gone; `return`, it is gone, comes back when the other goes on alone, and then this process gets SIGTERM.
 """
 
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster.fan_out import NodeFailed
@@ -23,13 +27,48 @@ from tests.pretrain.ranks import job_of
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
-def after_first_checkpoint(job: TrainingJob, happens: str) -> None:
-    while not StepStore(job.store, job.path).receipts():
-        time.sleep(0.05)
+class Machine:
+    """One more node with one CPU, under an address of its own."""
+
+    def __init__(self, gcs_address: str):
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+        options = ["--num-cpus=1", f"--object-store-memory={100 << 20}", "--node-ip-address=127.0.0.3"]
+        self._process = subprocess.Popen(
+            [*command, f"--address={gcs_address}", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def vanish(self) -> None:
+        """All its processes at once, as a power cut would."""
+        import psutil
+
+        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+            process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+def after_first_checkpoint(job: TrainingJob, happens: str, machine: Machine | None, gcs_address: str) -> None:
+    steps = StepStore(job.store, job.path)
+    wait_until(lambda: bool(steps.receipts()))
     if happens == "kill":
         kill_a_worker()
-    elif happens == "stop":
+    if machine is not None:
+        machine.vanish()
+        print("a machine is gone", flush=True)
+    if happens == "return":
+        reached = steps.receipts()[0].step
+        wait_until(lambda: steps.receipts()[0].step > reached and steps.receipts()[0].world_size == 1)
+        back = Machine(gcs_address)
+        wait_until(lambda: steps.receipts()[0].world_size == 2)
         os.kill(os.getpid(), signal.SIGTERM)
+        threading.main_thread().join(60)
+        back.vanish()
+    if happens == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        time.sleep(0.05)
 
 
 def kill_a_worker() -> None:
@@ -48,26 +87,33 @@ def kill_a_worker() -> None:
 def main() -> None:
     import ray
 
-    from ray_jobs.pretrain.on_ray import train_on_ray
+    from ray_jobs.pretrain import on_ray
 
+    on_ray.RESIZE_SECONDS = 2.0
     request: dict[str, Any] = json.loads(sys.argv[1])
-    job = job_of(**request["training"])
+    job, happens = job_of(**request["training"]), request["happens"]
+    two_machines = happens in {"lose", "return"}
     # A socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(
             address="local",
-            num_cpus=2,
+            num_cpus=1 if two_machines else 2,
             include_dashboard=False,
             object_store_memory=100 << 20,
             logging_level=logging.ERROR,
             _temp_dir=folder,
             _node_ip_address="127.0.0.2",
         )
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        threading.Thread(target=after_first_checkpoint, args=(job, request["happens"]), daemon=True).start()
+        gcs_address = os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        machine = Machine(gcs_address) if two_machines else None
+        wait_until(lambda: ray.cluster_resources().get("CPU") == 2)
+        arguments = (job, happens, machine, gcs_address)
+        threading.Thread(target=after_first_checkpoint, args=arguments, daemon=True).start()
         began = time.monotonic()
         try:
-            train_on_ray(job, lambda done, total, unit, **extra: print(f"{done} of {total} {unit} {extra}", flush=True))
+            on_ray.train_on_ray(
+                job, lambda done, total, unit, **extra: print(f"{done} of {total} {unit} {extra}", flush=True)
+            )
             print(f"trained in {time.monotonic() - began:.1f} s", flush=True)
         except (ValueError, NodeFailed) as error:
             print(f"{type(error).__name__}: {error}", flush=True)
