@@ -214,7 +214,7 @@ class _EnvironmentBackend(Backend):
         try:
             runs = ray.get(worker_group.execute_async(_ask_to_stop), timeout=ANSWER_SECONDS)
             if all(runs):
-                log.info("the workers save a checkpoint, as their number changes")
+                log.warning("the workers save a checkpoint: their number changes, or their machines go")
                 saved = worker_group.execute_async(_wait_until_over, LAST_SAVE_SECONDS)
                 ray.get(saved, timeout=LAST_SAVE_SECONDS + ANSWER_SECONDS)
         except GetTimeoutError:

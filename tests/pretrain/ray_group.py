@@ -1,8 +1,9 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
-REQUEST holds `training`, the arguments of `job_of`, and what happens after the first checkpoint: `kill`, a worker is
+REQUEST holds `training`, the arguments of `job_of`, and what happens. After the first checkpoint: `kill`, a worker is
 killed; `stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
-gone; `return`, it is gone, comes back when the other goes on alone, and then this process gets SIGTERM.
+gone. After the first lines of the curve: `return`, the second machine is gone and comes back when the other has begun
+alone; when both train, this process gets SIGTERM.
 """
 
 import json
@@ -25,6 +26,8 @@ from tests.pretrain.ranks import job_of
 
 # Read by Ray as it is imported. Nothing here listens beyond this machine.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+# Places are free at once here, or gone.
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "4"
 
 
 class Machine:
@@ -46,24 +49,28 @@ class Machine:
         self._process.wait()
 
 
-def after_first_checkpoint(job: TrainingJob, happens: str, machine: Machine | None, gcs_address: str) -> None:
-    steps = StepStore(job.store, job.path)
-    wait_until(lambda: bool(steps.receipts()))
+def after_first_checkpoint(job: TrainingJob, happens: str, machines: list[Machine], gcs_address: str) -> None:
+    if happens == "return":
+        wait_until(lambda: num_sessions(job) == 1)
+        machines.pop().vanish()
+        wait_until(lambda: num_sessions(job) == 2)
+        machines.append(Machine(gcs_address))
+        wait_until(lambda: num_sessions(job) == 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    wait_until(lambda: bool(StepStore(job.store, job.path).receipts()))
     if happens == "kill":
         kill_a_worker()
-    if machine is not None:
-        machine.vanish()
-        print("a machine is gone", flush=True)
-    if happens == "return":
-        reached = steps.receipts()[0].step
-        wait_until(lambda: steps.receipts()[0].step > reached and steps.receipts()[0].world_size == 1)
-        back = Machine(gcs_address)
-        wait_until(lambda: steps.receipts()[0].world_size == 2)
+    elif happens == "lose":
+        machines.pop().vanish()
+    elif happens == "stop":
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.main_thread().join(60)
-        back.vanish()
-    if happens == "stop":
-        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def num_sessions(job: TrainingJob) -> int:
+    """Starts of the ranks that have written of their loss."""
+    paths = [entry.path.split("/") for entry in job.store.list(f"{job.path.root}/attempts/")]
+    return len({session for *_, session, name in paths if name.startswith("metrics-")})
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -105,9 +112,9 @@ def main() -> None:
             _node_ip_address="127.0.0.2",
         )
         gcs_address = os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        machine = Machine(gcs_address) if two_machines else None
+        machines = [Machine(gcs_address)] if two_machines else []
         wait_until(lambda: ray.cluster_resources().get("CPU") == 2)
-        arguments = (job, happens, machine, gcs_address)
+        arguments = (job, happens, machines, gcs_address)
         threading.Thread(target=after_first_checkpoint, args=arguments, daemon=True).start()
         began = time.monotonic()
         try:
@@ -118,6 +125,8 @@ def main() -> None:
         except (ValueError, NodeFailed) as error:
             print(f"{type(error).__name__}: {error}", flush=True)
         finally:
+            for machine in machines:
+                machine.vanish()
             ray.shutdown()  # ends what this process started, and no other cluster
 
 
