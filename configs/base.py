@@ -5,9 +5,9 @@ in the manifest and never hashed, so moving a run from a laptop to a cluster kee
 """
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
@@ -35,6 +35,9 @@ class Resources(BaseModel):
 
     workers: int = Field(default=2, ge=1)
     """Ray tasks at once, or training ranks. With 1, a data node works inside its job's own process."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """With how few ranks training goes on when machines are lost: those that are left start again from the newest
+    checkpoint, and up to `workers` when machines come back. None waits for all. Training nodes under Ray only."""
     cpus: float = Field(default=1, gt=0)
     """CPUs of one worker."""
     gpus: float = Field(default=0, ge=0)
@@ -49,7 +52,7 @@ class Resources(BaseModel):
     infrastructure_retries: int = Field(default=8, ge=0)
     """How many lost workers (killed, preempted, out of memory) a node survives; not charged to its shards."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Sequences a rank holds at once; None takes what the global batch gives. Training nodes only."""
+    """Sequences a rank holds at once; None takes what the global batch gives each of `workers`. Training nodes only."""
     shard_ranks: int | None = Field(default=None, ge=1)
     """Ranks that share one copy of weights and optimizer state (FSDP). With fewer than all, each such group holds a
     copy, gradients are added up over the groups, and weights are gathered within a group only (HSDP): give the GPUs
@@ -57,3 +60,11 @@ class Resources(BaseModel):
     tokens_from_store: bool = False
     """Read training tokens from an object store as they are needed, instead of copying their shards to each machine
     first: for more tokens than a disk holds. Slow unless the spec's shuffle_run is above 1. Training nodes only."""
+
+    @model_validator(mode="after")
+    def _least_is_not_more(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers ({self.min_workers}) is more than workers ({self.workers}): lower it, or raise workers"
+            )
+        return self

@@ -42,7 +42,7 @@ def job_of(request_url: str, workers: int) -> TrainingJob:
     if request.node != PretrainSpec.node:
         raise ValueError(f"{request_url} asks for {request.node}, not {PretrainSpec.node}")
     inputs = {slot: Checkpoint.open(store, upstream.node, upstream.key) for slot, upstream in request.inputs.items()}
-    resources = Resources.model_validate(request.resources | {"workers": workers})
+    resources = Resources.model_validate(request.resources | {"workers": workers, "min_workers": None})
     path = NodePath(request.node, key_of(request.payload(NODES[request.node])))
     spec = PretrainSpec.model_validate(request.spec)
     return training_job(spec, inputs, store, path, f"torchrun-{secrets.token_hex(6)}", resources)

@@ -46,10 +46,10 @@ def training_samples(tokens: Checkpoint, spec: PretrainSpec, resources: Resource
 
 def check_batch(spec: PretrainSpec, num_samples: int, world: int) -> None:
     """Raises ValueError where the global batch fits neither the ranks nor the corpus."""
-    if spec.global_batch % world:
+    if spec.global_batch < world:
         raise ValueError(
-            f"global_batch ({spec.global_batch}) is not a multiple of {world} ranks: change the number of workers, or "
-            "the batch"
+            f"global_batch ({spec.global_batch}) is less than {world} ranks, some of which would train on nothing: "
+            "take fewer workers or a larger batch"
         )
     if num_samples < spec.global_batch:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -82,7 +83,7 @@ def train_rank(
             device_of_rank(job.resources),
             session=session,
             curve=curve,
-            micro_batch=job.resources.micro_batch,
+            micro_batch=micro_batch_of(job),
             shard_ranks=job.resources.shard_ranks,
             progress=progress,
             should_save=should_save,
@@ -99,6 +100,14 @@ def cpu_seconds_of_ranks(store: Store, path: NodePath) -> float:
     entries = store.list(f"{path.root}/attempts/")
     spent = [entry.path for entry in entries if entry.path.rpartition("/")[2].startswith(RANK_TIME)]
     return sum(json.loads(data)["cpu_seconds"] for data in store.get_many(spent) if data is not None)
+
+
+def micro_batch_of(job: TrainingJob) -> int | None:
+    """Sequences at once. Ranks that go on without others take on their sequences, but no more of them at a time: they
+    would not fit the memory."""
+    if job.resources.micro_batch is None and job.resources.min_workers is not None:
+        return math.ceil(job.spec.global_batch / job.resources.workers)
+    return job.resources.micro_batch
 
 
 def threads_of(resources: Resources) -> int:

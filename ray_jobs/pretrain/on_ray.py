@@ -18,8 +18,10 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.exceptions import GetTimeoutError
+from ray.train import FailureConfig, RunConfig, TrainingFailedError
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoint.store import StoreError
@@ -31,13 +33,21 @@ log = logging.getLogger("headrace")
 PROGRESS_SECONDS = 2.0
 STOP_SECONDS = 1.0
 """Between two looks whether the job was told to stop."""
+RESIZE_SECONDS = 60.0
+"""Between two looks whether machines came back, where fewer than all workers run."""
+PLACEMENT_SECONDS = 15
+"""For how long a group whose size may change waits for its place: Ray's view of what is there is up to 20 s old, and
+machines that are gone by now are not waited for."""
+ANSWER_SECONDS = 30.0
+LAST_SAVE_SECONDS = 300.0
+"""For a last checkpoint, before a group that is well is replaced by one of another size."""
 WARNING_STEPS = 10
 """Between two questions whether a node will be taken away, which all ranks ask together. Clouds warn 30 s and more
 before."""
 
 
 def train_on_ray(job: TrainingJob, progress: Progress) -> None:
-    """Trains on `job.resources.workers` ranks.
+    """Trains on `job.resources.workers` ranks, or with `min_workers` on as many as there is room for.
 
     Raises:
         ValueError: the training itself cannot go on (as `trainer.train` says); it is not tried again.
@@ -48,10 +58,13 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if not ray.is_initialized():
         ray.init(log_to_driver=True, logging_level=logging.WARNING)
-    alone = len(ray.nodes()) == 1
+    resources = job.resources
+    elastic = resources.min_workers is not None
+    if elastic:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACEMENT_SECONDS))
+    alone = len(ray.nodes()) == 1 and not elastic
     if alone:  # one process less: no other node could announce that it goes away
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    resources = job.resources
     of_worker: dict[str, float] = {"CPU": resources.cpus}
     if resources.gpus:
         of_worker["GPU"] = resources.gpus
@@ -62,7 +75,10 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
         train_loop_config={"job": job, "warns": not alone},
         backend_config=TorchrunEnvironment(),
         scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=of_worker
+            num_workers=(resources.min_workers, resources.workers) if resources.min_workers else resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=of_worker,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
             name=f"{job.path.key[:16]}-{job.attempt}",
@@ -90,18 +106,26 @@ class Stopped:
 
 
 def _worker(config: dict[str, Any]) -> "str | Stopped | None":
-    """One rank. What makes further tries pointless is returned, because Ray Train would try again."""
+    """One rank."""
+    try:
+        return _train(config["job"], config["warns"])
+    finally:
+        _over.set()
+
+
+def _train(job: TrainingJob, warns: bool) -> "str | Stopped | None":
+    """What makes further tries pointless is returned, because Ray Train would try again."""
     import torch.distributed as dist
 
     from ray_jobs.pretrain.trainer import TrainingStopped
 
-    job: TrainingJob = config["job"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device_of_rank(job.resources)
     dist.init_process_group(backend_of(job.resources))
     try:
         with _told_to_stop(job) as told:
-            train_rank(job, _StoredProgress(job), told, _warned_once() if config["warns"] else lambda: False)
+            warned = _warned_once() if warns else lambda: False
+            train_rank(job, _StoredProgress(job), lambda: told() or _asked_to_stop.is_set(), warned)
     except ValueError as error:
         return str(error)
     except TrainingStopped as stopped:
@@ -109,6 +133,21 @@ def _worker(config: dict[str, Any]) -> "str | Stopped | None":
     finally:
         dist.destroy_process_group()
     return None
+
+
+# Of a worker's process, which is one rank of one group: the training runs in a thread of it.
+_asked_to_stop = threading.Event()
+_over = threading.Event()
+
+
+def _ask_to_stop() -> bool:
+    """Whether training was still under way."""
+    _asked_to_stop.set()
+    return not _over.is_set()
+
+
+def _wait_until_over(seconds: float) -> bool:
+    return _over.wait(seconds)
 
 
 @contextmanager
@@ -168,6 +207,18 @@ class _EnvironmentBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         address, port = worker_group.execute_single(0, _free_port)
         worker_group.execute(_set_environment, address, port)
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """A group that is well is replaced by one of another size, or before its machines go: it saves first. Where
+        training is over on any rank, it ended or failed, and there is nothing to wait for; one that is lost raises."""
+        try:
+            runs = ray.get(worker_group.execute_async(_ask_to_stop), timeout=ANSWER_SECONDS)
+            if all(runs):
+                log.warning("the workers save a checkpoint: their number changes, or their machines go")
+                saved = worker_group.execute_async(_wait_until_over, LAST_SAVE_SECONDS)
+                ray.get(saved, timeout=LAST_SAVE_SECONDS + ANSWER_SECONDS)
+        except GetTimeoutError:
+            log.warning("the workers do not answer: what they did since the newest checkpoint is done again")
 
 
 def _free_port() -> tuple[str, int]:

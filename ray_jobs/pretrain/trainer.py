@@ -4,11 +4,11 @@ Whoever calls `train` has set up a process group (torchrun's environment, Ray Tr
 samples come from and where checkpoints and metrics go. One step:
 
 1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch), of which each rank
-   takes an equal slice and works through it in micro-batches.
+   takes a slice (`share.py`) and works through it in micro-batches.
 2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of six
    numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count
-   and clipping are one multiplication. So 1 batch of 8, 8 of 1 and 2 ranks of 4 give the same loss and norm up to
-   rounding.
+   and clipping are one multiplication. So 1 batch of 8, 8 of 1, 2 ranks of 4 and 3 ranks of 3, 3 and 2 give the same
+   loss and norm up to rounding.
 3. A checkpoint holds weights and AdamW's moments; all else is the step, from which samples and learning rate follow.
 
 Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
@@ -16,10 +16,9 @@ Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
 
 import itertools
 import logging
-import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,7 +33,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
-from ray_jobs.model.loss import LossModel
+from ray_jobs.model.loss import IGNORED, LossModel
 from ray_jobs.model.size import model_size
 from ray_jobs.pretrain.curve import Segment, segments_of
 from ray_jobs.pretrain.inputs import check_batch
@@ -47,6 +46,7 @@ from ray_jobs.pretrain.optimizer import (
 from ray_jobs.pretrain.provenance import Cause, causes_of
 from ray_jobs.pretrain.saving import Saver
 from ray_jobs.pretrain.schedule import learning_rate
+from ray_jobs.pretrain.share import idle_share, share_of
 from ray_jobs.pretrain.step import take_step
 from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
 from ray_jobs.pretrain.tensors import load_step
@@ -161,26 +161,29 @@ def train(
     position = _restore(spec, steps, model, optimizer, tensors)
     if position.step:
         log.info("rank %d goes on from step %d", rank, position.step)
-    share = spec.global_batch // world
+    share = share_of(spec.global_batch, rank, world, micro_batch)
+    if rank == 0 and spec.global_batch % world:
+        lost = 100 * idle_share(spec.global_batch, world)
+        log.warning("%.0f%% of the work is lost: %d ranks do not divide %d sequences", lost, world, spec.global_batch)
     saver = Saver(steps, session, tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
     meter = Meter(spec, num_tokens, len(samples), device, position.step, restarts=len(position.segments))
     told = time.monotonic()
-    size = micro_batch or share
-    with closing(saver), closing(read_ahead(samples, _requests(spec, position.step, share, size))) as batches:
+
+    def on_device(of_step: Iterable["np.ndarray | PackedBatch"]) -> Iterator[tuple[Tensor, ...]]:
+        for number, batch in enumerate(of_step):
+            yield _on_device(batch, num_tokens, device, share.ignored_of(number))
+
+    with closing(saver), closing(read_ahead(samples, share.requests(position.step, spec.steps))) as batches:
         while position.step < spec.steps:
             step = position.step
             rate = learning_rate(step, spec.steps, spec.optimizer)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            micro_batches = (
-                _on_device(batch, num_tokens, device)
-                for batch in itertools.islice(meter.waited(batches), math.ceil(share / size))
-            )
+            micro_batches = on_device(itertools.islice(meter.waited(batches), share.num_micro_batches))
             taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
             if not taken.finite:
-                again = (samples.batch(*request) for request in _requests(spec, step, share, size, last=step + 1))
-                causes = causes_of(model, (_on_device(batch, num_tokens, device) for batch in again))
-                raise ValueError(_divergence(step, spec, causes, share, size))
+                again = (samples.batch(*request) for request in share.requests(step, step + 1))
+                raise ValueError(_divergence(step, spec, causes_of(model, on_device(again)), micro_batch))
             position.step += 1
             position.interval.add(taken, spec.optimizer.clip_norm)
             last = position.step == spec.steps
@@ -299,18 +302,11 @@ def _agree(value: Any) -> Any:
     return shared[0]
 
 
-def _requests(
-    spec: PretrainSpec, step: int, share: int, size: int, last: int | None = None
-) -> Iterator[tuple[int, int]]:
-    """This rank's slices of all global batches from that step on, up to `last`: first sample and count of every
-    micro-batch."""
-    for first in range(step * spec.global_batch, (last or spec.steps) * spec.global_batch, spec.global_batch):
-        for start in range(0, share, size):
-            yield first + dist.get_rank() * share + start, min(size, share - start)
-
-
-def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch.device) -> tuple[Tensor, ...]:
-    """inputs_BL and targets_BL, and positions_BL where documents are packed."""
+def _on_device(
+    batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch.device, ignored: int = 0
+) -> tuple[Tensor, ...]:
+    """inputs_BL and targets_BL, and positions_BL where documents are packed. The first `ignored` sequences' targets are
+    not scored."""
     if isinstance(batch, np.ndarray):
         arrays: tuple[np.ndarray, ...] = (batch,)
     else:
@@ -325,15 +321,20 @@ def _on_device(batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch
     if device.type == "cuda":  # from memory that is not pinned, the copies would wait for all that the GPU has to do
         tensors = tuple(tensor.pin_memory() for tensor in tensors)
     tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
-    return (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
+    inputs_BL, targets_BL, *rest = (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
+    if ignored:
+        targets_BL = targets_BL.clone()
+        targets_BL[:ignored] = IGNORED
+    return inputs_BL, targets_BL, *rest
 
 
-def _divergence(step: int, spec: PretrainSpec, causes: list[Cause], share: int, size: int) -> str:
+def _divergence(step: int, spec: PretrainSpec, causes: list[Cause], micro_batch: int | None) -> str:
     """What happened, where, and what to do."""
     told = []
     for cause in causes:
-        first = step * spec.global_batch + cause.rank * share + cause.micro_batch * size
-        told.append(f"{cause} (samples {first} to {first + min(size, share - cause.micro_batch * size) - 1})")
+        share = share_of(spec.global_batch, cause.rank, dist.get_world_size(), micro_batch)
+        samples = share.samples_of(step, cause.micro_batch)
+        told.append(f"{cause} (samples {samples.start} to {samples.stop - 1})")
     where = "; ".join(told) or "its gradient is too large when all ranks' are added up"
     return (
         f"training is not a finite number at step {step}, learning rate "

@@ -126,8 +126,8 @@ def test_tokens_of_another_tokenizer_are_refused(store: Store, inputs: dict[str,
 def test_a_batch_that_the_ranks_cannot_share_is_refused_before_they_start(
     store: Store, inputs: dict[str, Checkpoint]
 ) -> None:
-    with pytest.raises(ValueError, match=r"global_batch .8. is not a multiple of 3 ranks"):
-        run(PretrainSpec.model_validate(SPEC), inputs, output_of(store, "first"), Resources(workers=3))
+    with pytest.raises(ValueError, match=r"global_batch .8. is less than 9 ranks.*take fewer workers"):
+        run(PretrainSpec.model_validate(SPEC), inputs, output_of(store, "first"), Resources(workers=9))
 
 
 def test_too_few_tokens_are_refused_before_the_ranks_start(store: Store) -> None:

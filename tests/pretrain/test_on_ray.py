@@ -1,4 +1,4 @@
-"""Ray Train gives what two ranks give, survives a killed worker, and does not try again what cannot succeed."""
+"""Ray Train gives what two ranks give, survives lost workers and machines, and does not repeat what cannot succeed."""
 
 import json
 import subprocess
@@ -59,6 +59,39 @@ def test_sigterm_leaves_a_last_checkpoint_from_which_the_next_run_goes_on(store:
     for status, output in finish(start(2, [training("stopped", changes), training("processes", changes)])):
         assert status == 0, output
     assert losses(store, "stopped", 600) == losses(store, "processes", 600)
+
+
+def segments(store: Store, name: str, step: int) -> list[tuple[int, int]]:
+    receipt = StepStore(store, NodePath("pretrain", name)).of_step(step)
+    assert receipt is not None
+    return [(segment["first"], segment["last"]) for segment in receipt.state["segments"]]
+
+
+def test_when_a_machine_is_lost_the_other_goes_on_from_the_last_checkpoint(store: Store, training: Training) -> None:
+    changes = {"steps": 300, "checkpoint_every": 20, "log_every": 20}
+    said = train(training("lost", changes, workers=2, min_workers=1, infrastructure_retries=2), "lose")
+    assert "300 of 300 steps" in said
+    lost = NodePath("pretrain", "lost")
+    final = StepStore(store, lost).of_step(300)
+    assert final is not None and final.world_size == 1
+    (first, reached), (also_reached, last) = segments(store, "lost", 300)
+    assert (first, last) == (0, 300) and 20 <= reached == also_reached < 300
+    # The losses of two ranks that nothing befell, but for the order of sums.
+    for status, output in finish(start(2, [training("processes", changes)])):
+        assert status == 0, output
+    undisturbed = dict(losses(store, "processes", 300))
+    for line in read_curve(store, lost, final):
+        assert line["loss"] == pytest.approx(undisturbed[line["step"]], rel=1e-3), line["step"]
+
+
+def test_when_a_machine_comes_back_the_ranks_save_and_go_on_with_it(store: Store, training: Training) -> None:
+    changes = {"steps": 100_000, "checkpoint_every": 100_000, "checkpoints_kept": 9, "log_every": 20}
+    said = train(training("back", changes, workers=2, min_workers=1, infrastructure_retries=2), "return")
+    assert "NodeFailed: training stopped on request after step" in said
+    # Nothing was due to be saved: one rank did before there were two, and two when they were stopped.
+    newest, before = StepStore(store, NodePath("pretrain", "back")).receipts()
+    assert (newest.world_size, before.world_size) == (2, 1)
+    assert segments(store, "back", newest.step) == [(0, before.step), (before.step, newest.step)]
 
 
 def test_all_ranks_ask_for_warnings_at_the_same_steps_and_save_once(monkeypatch: pytest.MonkeyPatch) -> None:

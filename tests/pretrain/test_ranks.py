@@ -94,6 +94,29 @@ def test_ranks_that_make_no_whole_number_of_copies_are_refused(job: Jobs) -> Non
         train_rank(job("odd", shard_ranks=2))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_rank")
+def test_three_ranks_share_a_batch_of_eight_and_go_on_from_two(job: Jobs, training: Training) -> None:
+    packed = {"packing": "best-fit"}
+    run_ranks({**training("grown"), "stop_at": 8})
+    three = [training("three"), training("micro", micro_batch=1), training("packed", packed), training("grown")]
+    run_ranks(*three, world=3)
+    one, one_packed = job("one"), job("one packed", packed)
+    train_rank(one)
+    train_rank(one_packed)
+    assert_close(curve_of(job("three")), curve_of(one))
+    assert_close(curve_of(job("micro")), curve_of(one))
+    assert_close(curve_of(job("packed", packed)), curve_of(one_packed))
+    grown = job("grown")
+    assert_close(curve_of(grown), curve_of(one))
+    assert [line["samples"] for line in curve_of(grown)] == [24, 48, 72, 96]
+    assert [receipt.world_size for receipt in StepStore(grown.store, grown.path).receipts()] == [3, 2]
+    # Which weights they come to: an order of sums more than loss and norm tell.
+    ones = weights_of(one)
+    for name, tensor in weights_of(grown).items():
+        assert torch.allclose(tensor, ones[name], atol=2e-3), name
+
+
 @pytest.mark.usefixtures("one_rank")
 def test_initial_weights_do_not_depend_on_the_number_of_ranks(job: Jobs) -> None:
     spec = job("any").spec
