@@ -123,6 +123,7 @@ def publish_tokens(store: Store, tokenizer: Checkpoint, num_documents: int | Non
         index = pa.table(
             {
                 "id": [f"{stage}/{i}" for i in range(len(chosen))],
+                "source": ["documents"] * len(chosen),
                 "shard": pa.array(np.zeros(len(chosen), dtype=np.int32)),
                 "start": pa.array(np.cumsum(lengths) - lengths),
                 "length": pa.array(lengths),
