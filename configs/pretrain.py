@@ -167,6 +167,6 @@ class PretrainSpec(Spec):
         """Raises ValueError where eval_sets is given and no question is asked."""
         if EVAL_SETS in slots and not self.takes(EVAL_SETS):
             raise ValueError(
-                "inputs.eval_sets is given, and no question is asked: set evaluation: {num_questions: 100}, or leave the "
-                "input out"
+                "inputs.eval_sets is given, and no question is asked: set evaluation.num_questions, or leave the input "
+                "out"
             )
