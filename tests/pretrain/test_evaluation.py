@@ -72,7 +72,10 @@ def publish_questions(store: Store, num_questions: int = 6) -> Checkpoint:
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("changes", [{}, {"recompute": "selective", "packing": "best-fit"}, {"dtype": "bf16"}])
 def test_training_with_evaluation_is_training_without_it_to_the_bit(job: Jobs, changes: dict[str, Any]) -> None:
-    without, evaluated = job("without", changes), job("with", {**changes, "evaluation": {"every": 3, "max_documents": 9}})
+    without, evaluated = (
+        job("without", changes),
+        job("with", {**changes, "evaluation": {"every": 3, "max_documents": 9}}),
+    )
     train_rank(without)
     train_rank(evaluated)
     assert losses(evaluated) == losses(without)
