@@ -24,6 +24,10 @@ class Spec(BaseModel):
         """Whether pinning what this names asks a server. Only specs of external inputs are ever asked."""
         return True
 
+    def takes(self, slot: str) -> bool:
+        """Whether an optional slot is filled by the recipe's node for it, where the recipe does not say."""
+        return True
+
     def check_inputs(self, slots: Collection[str]) -> None:
         """Raises ValueError where the spec speaks of an input that the node does not have. `slots`: those it has."""
 

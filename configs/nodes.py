@@ -13,7 +13,7 @@ from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
-from configs.pretrain import PretrainSpec
+from configs.pretrain import EVAL_SETS, PretrainSpec
 from configs.quality import NgramLmSpec, QualitySpec
 from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
@@ -116,7 +116,12 @@ KINDS = (
         {"documents": "scrub", "tokenizer": "tokenizer"},
         several=SEVERAL_SOURCES,
     ),
-    NodeKind(PretrainSpec, "ray_jobs.pretrain.job:run", {"tokens": "tokens", "tokenizer": "tokenizer"}),
+    NodeKind(
+        PretrainSpec,
+        "ray_jobs.pretrain.job:run",
+        {"tokens": "tokens", "tokenizer": "tokenizer"},
+        optional={EVAL_SETS: "eval-sets"},
+    ),
     NodeKind(
         EvaluateSpec,
         "ray_jobs.evaluate.job:run",

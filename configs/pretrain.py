@@ -1,11 +1,15 @@
 """Pretraining: what is trained, on how much, how."""
 
+from collections.abc import Collection
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from configs.base import Spec
 from configs.model import ModelSpec
+
+EVAL_SETS = "eval_sets"
+"""The slot of the sets whose questions are asked while training runs."""
 
 
 class OptimizerSpec(Spec):
@@ -74,6 +78,24 @@ class SpikeSpec(Spec):
     """More spikes than this are an error: it is no longer the data."""
 
 
+class EvaluationSpec(Spec):
+    """What is measured while training runs. Training is the same with it and without, to the bit."""
+
+    every: int = Field(default=200, ge=1)
+    """Steps between evaluations, a multiple of log_every; the last step always has one. No step begins while one runs,
+    nor is a request to stop answered: on all ranks it takes about as long as a third of a training step for every
+    global batch of tokens that is scored."""
+    max_documents: int = Field(default=200, ge=1, le=100_000)
+    """Held-out documents scored: the first ones, in their order, as the node evaluate takes them. The context is
+    sequence_length, of which every window after a document's first scores the second half."""
+    num_domains: int = Field(default=6, ge=0)
+    """Domains that bits per byte are told apart for, those with the most text; the others are put together. A domain is
+    the host of the documents' URLs, or their source where they have none."""
+    num_questions: int = Field(default=100, ge=0)
+    """Multiple-choice questions asked of every set of the input eval_sets that has such: evenly spaced in the set.
+    Without that input there are none."""
+
+
 class PretrainSpec(Spec):
     """A decoder trained from scratch on the tokens node's sequences.
 
@@ -125,6 +147,9 @@ class PretrainSpec(Spec):
     checkpoint_every. None keeps none."""
     log_every: int = Field(default=10, ge=1)
     """Steps between the lines of the loss curve; its values are means over these steps."""
+    evaluation: EvaluationSpec | None = Field(default=None, exclude_if=lambda evaluation: evaluation is None)
+    """Held-out bits per byte and the answers to a few questions, on the same curve. None measures nothing, and is no
+    part of the key."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations that are computed again in the backward pass instead of being kept. full: all of a layer, a third
     more work for the least memory. selective: all but attention and the narrow products, a sixth more work for half of
@@ -151,6 +176,11 @@ class PretrainSpec(Spec):
             )
         if self.attention_every and self.model.architecture == "mpt":
             raise ValueError("mpt's attention cannot be looked at: leave out attention_every")
+        if self.evaluation is not None and self.evaluation.every % self.log_every:
+            raise ValueError(
+                f"evaluation.every ({self.evaluation.every}) must be a multiple of log_every ({self.log_every}): what "
+                "it measures stands in the curve's line of that step"
+            )
         if self.packing == "best-fit" and self.shuffle_run > 1:
             raise ValueError(
                 f"shuffle_run ({self.shuffle_run}) keeps neighbours of the stream together, and packing best-fit has "
@@ -169,3 +199,15 @@ class PretrainSpec(Spec):
                 f"({self.steps}): shorten optimizer.warmup_steps or optimizer.decay_share"
             )
         return self
+
+    def takes(self, slot: str) -> bool:
+        """eval_sets only where questions are asked: else it would change the key and nothing more."""
+        return slot != EVAL_SETS or (self.evaluation is not None and self.evaluation.num_questions > 0)
+
+    def check_inputs(self, slots: Collection[str]) -> None:
+        """Raises ValueError where eval_sets is given and no question is asked."""
+        if EVAL_SETS in slots and not self.takes(EVAL_SETS):
+            raise ValueError(
+                "inputs.eval_sets is given, and no question is asked: set evaluation.num_questions, or leave the input "
+                "out"
+            )

@@ -123,11 +123,13 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     if kind_name not in NODES:
         raise ValueError(f"{name}: there is no kind of node {kind_name!r}: {_did_you_mean(kind_name, NODES)}")
     kind = NODES[kind_name]
+    written = checked(kind.in_recipe, {field: value for field, value in section.items() if field not in RESERVED}, name)
     if ALL_OTHERS in kind.inputs:
         defaults = {other: other for other in all_sections if other != name}
     else:
         defaults = {slot: _first_of(nodes, all_sections) for slot, nodes in kind.inputs.items()}
-        defaults |= {slot: node for slot, node in kind.optional.items() if node in all_sections}
+        optional = {slot: node for slot, node in kind.optional.items() if written.takes(slot)}
+        defaults |= {slot: node for slot, node in optional.items() if node in all_sections}
     given = section.get("inputs") or {}
     slots = {**defaults, **kind.optional}
     for slot in given:
@@ -144,11 +146,9 @@ def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> Reci
     generation = section.get("generation", 1)
     if type(generation) is not int or generation < 1:
         raise ValueError(f"{name}.generation is {generation!r}: write a whole number from 1")
-    fields = {field: value for field, value in section.items() if field not in RESERVED}
     resources = {**kind.resources.model_dump(exclude_unset=True), **(section.get("resources") or {})}
     inputs = {slot: upstream for slot, upstream in {**defaults, **given}.items() if upstream is not None}
     standing = {slot: _standing(name, slot, upstream) for slot, upstream in inputs.items() if "@" in str(upstream)}
-    written = checked(kind.in_recipe, fields, name)
     try:
         written.check_inputs(inputs)
     except ValueError as error:

@@ -1,12 +1,11 @@
 """The evaluate node: how well the model predicts held-out text, beside two that only count, and what it writes."""
 
-import io
 import json
 import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.evaluate.ngram import TrigramModel, unigram_logprobs
 from ray_jobs.model.files import context_of, link_model, load_model, vocabulary_of
-
-if TYPE_CHECKING:
-    from ray_jobs.evaluate.perplexity import HeldOut
+from ray_jobs.tokenizer.heldout import HeldOut, heldout_documents
 
 log = logging.getLogger("headrace")
 
@@ -113,33 +110,8 @@ def window(spec: EvaluateSpec, max_positions: int) -> tuple[int, int]:
     return context, stride
 
 
-def heldout_documents(tokens: Checkpoint, most: int) -> "list[HeldOut]":
-    """The first held-out documents, in the order of shards. Raises ValueError where there is none."""
-    import pyarrow.parquet as pq
-
-    from ray_jobs.evaluate.perplexity import HeldOut
-
-    dtype = np.dtype(str(tokens.manifest.metrics["dtype"])).newbyteorder("<")
-    documents: list[HeldOut] = []
-    for data, index in zip(
-        tokens.files("tokens.bin", stage="heldout"), tokens.files("index.parquet", stage="heldout"), strict=True
-    ):
-        assert data.shard == index.shard, (data.path, index.path)
-        stream = np.frombuffer(tokens.read(data), dtype=dtype)
-        for row in pq.read_table(io.BytesIO(tokens.read(index))).to_pylist():
-            if len(documents) == most:
-                return documents
-            # The last token is end-of-text; a document of nothing else has nothing to score.
-            text = stream[row["start"] : row["start"] + row["length"] - 1].astype(np.int64)
-            if len(text):
-                documents.append(HeldOut(row["id"], text, row["bytes"]))
-    if not documents:
-        raise ValueError("there are no held-out documents: raise tokens.heldout_share, or take more of the crawl")
-    return documents
-
-
 def baseline_nlls(
-    tokens: Checkpoint, documents: "list[HeldOut]", num_tokens: int, first: int, spec: EvaluateSpec
+    tokens: Checkpoint, documents: list[HeldOut], num_tokens: int, first: int, spec: EvaluateSpec
 ) -> dict[str, np.ndarray]:
     """−log p of each document in nats under a unigram and a trigram model of the training tokens."""
     train = np.concatenate(list(_training_tokens(tokens, spec.max_baseline_tokens)))

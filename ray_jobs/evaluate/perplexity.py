@@ -1,52 +1,23 @@
 """Perplexity and bits per byte of a model on whole documents, each token scored once.
 
-A document is scored by a window that moves by `stride`: after the first window, a token has at least context − stride
-tokens before it. The first token is predicted from the special token that ends the document before, as in training.
-Special tokens are context, never scored.
-
-Shapes: B windows of a batch, L tokens of a window, N = B · L, H hidden.
+Shapes: B windows of a batch, L tokens of a window.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ray_jobs.model.loss import IGNORED, token_nlls
+from ray_jobs.model.loss import token_nlls
+from ray_jobs.model.scoring import document_rows, summed_nlls
+from ray_jobs.tokenizer.heldout import HeldOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A document's tokens, none of them special, and the bytes of its text in UTF-8."""
-
-    id: str
-    tokens: np.ndarray
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class Window:
-    """`length` inputs of a document from `start` on, of which the last `num_scored` targets are scored."""
-
-    document: int
-    start: int
-    length: int
-    num_scored: int
-
-
-def windows_of(length: int, context: int, stride: int, document: int = 0) -> Iterator[Window]:
-    """Windows over a document of `length` targets, which together score each exactly once."""
-    scored = start = 0
-    while scored < length:
-        end = min(start + context, length)
-        yield Window(document, start, end - start, end - scored)
-        scored, start = end, start + stride
 
 
 @torch.inference_mode()
@@ -63,30 +34,18 @@ def document_nlls(
         stride: by which the window moves; at most `context`.
         batch: windows computed at once.
     """
-    device = model.device
     weight = model.get_output_embeddings().weight
-    inputs = [np.concatenate([[first], document.tokens[:-1]]) for document in documents]
-    windows = [
-        window
-        for i, document in enumerate(documents)
-        for window in windows_of(len(document.tokens), context, stride, i)
+
+    def nlls(inputs_BL: Tensor, targets_BL: Tensor) -> Tensor:
+        hidden_BLH = model.base_model(inputs_BL, use_cache=False).last_hidden_state
+        return token_nlls(hidden_BLH.flatten(0, 1), weight, targets_BL.flatten()).view_as(targets_BL)
+
+    rows = [
+        row
+        for place, document in enumerate(documents)
+        for row in document_rows(document.tokens, first, context, stride, place)
     ]
-    windows.sort(key=lambda window: window.length)  # little padding; the order is stable, so the sums are too
-    totals = np.zeros(len(documents))
-    for begin in range(0, len(windows), batch):
-        group = windows[begin : begin + batch]
-        inputs_BL = np.full((len(group), group[-1].length), first, dtype=np.int64)
-        targets_BL = np.full_like(inputs_BL, IGNORED)
-        for row, window in enumerate(group):
-            end = window.start + window.length
-            inputs_BL[row, : window.length] = inputs[window.document][window.start : end]
-            scored = slice(window.length - window.num_scored, window.length)
-            targets_BL[row, scored] = documents[window.document].tokens[end - window.num_scored : end]
-        hidden_BLH = model.base_model(torch.from_numpy(inputs_BL).to(device), use_cache=False).last_hidden_state
-        nll_N = token_nlls(hidden_BLH.flatten(0, 1), weight, torch.from_numpy(targets_BL).to(device).flatten())
-        nll_B = nll_N.double().view(inputs_BL.shape).sum(dim=1).cpu().numpy()
-        np.add.at(totals, [window.document for window in group], nll_B)
-    return totals
+    return summed_nlls(nlls, rows, len(documents), batch, first, model.device)
 
 
 @dataclass(frozen=True)

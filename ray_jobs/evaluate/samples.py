@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from configs.evaluate import SamplingSpec
-from ray_jobs.evaluate.perplexity import HeldOut
 from ray_jobs.model.files import context_of
+from ray_jobs.tokenizer.heldout import HeldOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -155,13 +155,19 @@ def token_loss(
     return TokenLoss(total, entropy, squares, (targets_N != IGNORED).sum())
 
 
-def token_nlls(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
-    """−log p of every target in nats, fp32 [N], without gradient; 0 where it is IGNORED."""
+@torch.no_grad()
+def token_nlls(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, num_real: int | None = None) -> Tensor:
+    """−log p of every target in nats, fp32 [N], without gradient; 0 where it is IGNORED.
+
+    `num_real` as in `token_loss`.
+    """
     chunk = chunk_of(weight_VH)
-    parts = [
-        F.cross_entropy(F.linear(hidden_CH, weight_VH).float(), targets_C, ignore_index=IGNORED, reduction="none")
-        for hidden_CH, targets_C in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True)
-    ]
+    parts = []
+    for hidden_CH, targets_C in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True):
+        logits_CV = F.linear(hidden_CH, weight_VH).float()
+        if num_real is not None:
+            logits_CV[:, num_real:] = -torch.inf
+        parts.append(F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORED, reduction="none"))
     return torch.cat(parts)
 
 
@@ -193,3 +199,12 @@ class LossModel(nn.Module):
             self.z_weight,
             self.num_real,
         )
+
+    def nlls(self, inputs_BL: Tensor, targets_BL: Tensor) -> Tensor:
+        """−log p of every target in nats, fp32 [B, L], without gradient; 0 where it is IGNORED. Sequences are no packed
+        ones. Under FSDP, `register_fsdp_forward_method` makes it gather parameters as `forward` does."""
+        with torch.no_grad():
+            hidden_BLH = self.model.base_model(input_ids=inputs_BL, use_cache=False).last_hidden_state
+            weight_VH = self.model.lm_head.weight
+            nll_N = token_nlls(hidden_BLH.flatten(0, 1), weight_VH, targets_BL.flatten(), self.num_real)
+        return nll_N.view_as(targets_BL)

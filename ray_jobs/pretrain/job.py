@@ -7,9 +7,10 @@ or torchrun (`ray_jobs/pretrain/__main__.py`). When the last step's checkpoint s
 import json
 import logging
 import statistics
+from typing import Any
 
 from configs.base import Resources
-from configs.pretrain import PretrainSpec
+from configs.pretrain import EVAL_SETS, PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput
@@ -90,7 +91,12 @@ def training_job(
     vocabulary = vocabulary_of(inputs["tokenizer"])
     check_same_tokenizer(inputs["tokens"], inputs["tokenizer"])
     check_batch(spec, len(training_samples(inputs["tokens"], spec, resources)), resources.workers)
-    return TrainingJob(spec, inputs["tokens"], vocabulary, store, path, attempt, resources)
+    scored = None
+    if spec.evaluation is not None:
+        from ray_jobs.pretrain.measured import measured
+
+        scored = measured(spec.evaluation, inputs["tokens"], inputs["tokenizer"], inputs.get(EVAL_SETS))
+    return TrainingJob(spec, inputs["tokens"], vocabulary, store, path, attempt, resources, scored)
 
 
 def export(job: TrainingJob, steps: StepStore, final: StepReceipt, tokenizer: Checkpoint) -> ShardOutput:
@@ -119,6 +125,7 @@ def export(job: TrainingJob, steps: StepStore, final: StepReceipt, tokenizer: Ch
         info={
             "metrics": {
                 "loss": round(curve[-1]["loss"], 4),
+                **heldout_of(curve[-1]),
                 "parameters": size.parameters,
                 "train_tokens": num_tokens,
                 "epochs": round(curve[-1]["epoch"], 3),
@@ -128,3 +135,9 @@ def export(job: TrainingJob, steps: StepStore, final: StepReceipt, tokenizer: Ch
             }
         },
     )
+
+
+def heldout_of(line: dict[str, Any]) -> dict[str, float]:
+    """What the last evaluation found, as figures of the node."""
+    found = {name: round(line[name], 4) for name in ("heldout_bits_per_byte",) if name in line}
+    return found | {f"accuracy.{name}": round(share, 4) for name, share in line.get("accuracy_by_set", {}).items()}

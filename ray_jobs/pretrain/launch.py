@@ -24,6 +24,8 @@ from ray_jobs.pretrain.inputs import training_samples
 if TYPE_CHECKING:
     import torch
 
+    from ray_jobs.pretrain.measured import Measured
+
 log = logging.getLogger("headrace")
 
 Progress = Callable[..., None]
@@ -43,6 +45,8 @@ class TrainingJob:
     attempt: str
     """Of the job; each start of the ranks draws a session of its own."""
     resources: Resources
+    measured: "Measured | None" = None
+    """What the spec's evaluation scores."""
 
     @property
     def progress_path(self) -> str:
@@ -67,6 +71,7 @@ def train_rank(
     import torch.distributed as dist
 
     from ray_jobs.cluster.output import MetricsLog
+    from ray_jobs.pretrain.evaluation import Evaluation
     from ray_jobs.pretrain.steps import StepStore
     from ray_jobs.pretrain.trainer import train
 
@@ -74,13 +79,17 @@ def train_rank(
     rank = dist.get_rank()
     session = f"{job.attempt}-{secrets.token_hex(3)}"
     curve = MetricsLog(job.store, job.path, session) if rank == 0 else None
+    device, evaluation = device_of_rank(job.resources), {}
+    if job.measured is not None:
+        at_once = job.resources.micro_batch or job.spec.global_batch // dist.get_world_size()
+        evaluation["evaluate"] = Evaluation(job.spec, job.measured, job.vocabulary.eos_id, device, at_once)
     try:
         train(
             job.spec,
             job.vocabulary.num_tokens,
             training_samples(job.tokens, job.spec, job.resources),
             StepStore(job.store, job.path),
-            device_of_rank(job.resources),
+            device,
             session=session,
             curve=curve,
             micro_batch=micro_batch_of(job),
@@ -88,6 +97,7 @@ def train_rank(
             progress=progress,
             should_save=should_save,
             should_stop=should_stop,
+            **evaluation,
         )
     finally:
         if dist.get_world_size() > 1:  # a process of its own, whose time the job cannot see

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from ray_jobs.model.size import model_size, peak_flops
 from ray_jobs.pretrain.step import Taken
 
 B = TypeVar("B")
+R = TypeVar("R")
 
 
 @dataclass
@@ -63,6 +64,13 @@ class Meter:
             if batch is None:
                 return
             yield batch
+
+    def apart(self, work: Callable[[], R]) -> R:
+        """What `work` returns; its time belongs to no step."""
+        began = time.perf_counter()
+        result = work()
+        self._time += time.perf_counter() - began
+        return result
 
     def record(self, step: int, interval: Interval, rate: float, checkpoint_pause: float) -> dict[str, Any]:
         """What rank 0 writes after `step` steps.

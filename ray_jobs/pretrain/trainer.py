@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
@@ -125,6 +125,7 @@ def train(
     *,
     session: str | None = None,
     curve: Curve | None = None,
+    evaluate: Callable[[LossModel, int], dict[str, Any]] = lambda model, step: {},
     micro_batch: int | None = None,
     shard_ranks: int | None = None,
     progress: Callable[..., None] = lambda done, total, unit, **extra: None,
@@ -141,6 +142,8 @@ def train(
         device: this rank's device.
         session: a name no other session of this node has; rank 0's counts, None draws one.
         curve: where rank 0 writes its metrics; other ranks give None.
+        evaluate: called by every rank with the model and the steps taken, wherever the curve has a line; returns what
+            the line says beside. It may not change the model.
         micro_batch: sequences held at once; None is the rank's whole slice of the global batch.
         shard_ranks: ranks that share one copy of the weights; None is all.
         progress: called by rank 0 with (done, total, unit, **figures), at most once a second.
@@ -189,6 +192,7 @@ def train(
             last = position.step == spec.steps
             if position.step % spec.log_every == 0 or last:
                 record = meter.record(position.step, position.interval, rate, saver.take_pause())
+                record |= meter.apart(lambda: evaluate(model, position.step))
                 position.interval = Interval()
                 if curve is not None:
                     curve.add(record)
@@ -241,6 +245,7 @@ def build(
             layer.compile()
         fully_shard(layer, **options)
     fully_shard(model, **options)
+    register_fsdp_forward_method(model, "nlls")
     for module in model.modules():
         if isinstance(module, FSDPModule) and world > 1:  # one rank would divide by 1, a pass over all gradients
             module.set_gradient_divide_factor(1.0)

@@ -16,6 +16,8 @@ from ray_jobs.report.svg import Scale, element, tick_labels, titled
 
 WIDTH, HEIGHT = 520, 250
 TOP, RIGHT, BOTTOM = 14, 14, 44
+LEGEND_ROW = 18
+"""What a further row of the legend adds to HEIGHT."""
 CHARACTER = 7.2
 """Width of a digit in the charts' type size of 13 units."""
 MAX_POINTS = 400
@@ -71,9 +73,11 @@ def line_chart(
         for a, b in known[:: -(-len(known) // MAX_HOVER_POINTS)]:
             title = f"{x_label} {compact(a)}: {line.name} {b:,.4g}"
             drawn.append(titled("circle", title, cx=x(a), cy=y(b), r=6, class_=f"hover {line.style}"))
+    rows = 1
     if len(series) > 1:
-        drawn += _legend([(line.name, line.style) for line in series], left)
-    return _frame(drawn, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}")
+        legend, rows = _legend([(line.name, line.style) for line in series], left)
+        drawn += legend
+    return _frame(drawn, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}", rows)
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -144,9 +148,11 @@ def histogram(
     for mark in marks:
         if x.low <= mark.x <= x.high:
             drawn.append(titled("path", mark.label, d=f"M{x(mark.x):.1f} {TOP}V{HEIGHT - BOTTOM}", class_="mark"))
+    rows = 1
     if len(layers) > 1:
-        drawn += _legend([(layer.name, layer.style) for layer in layers], left)
-    return _frame(drawn, f"histogram of {x_label}")
+        legend, rows = _legend([(layer.name, layer.style) for layer in layers], left)
+        drawn += legend
+    return _frame(drawn, f"histogram of {x_label}", rows)
 
 
 def _left_margin(y: Scale) -> float:
@@ -175,17 +181,22 @@ def _x_axis(x: Scale, label: str) -> list[Markup]:
     return [*drawn, element("text", label, x=WIDTH - RIGHT, y=floor + 38, class_="end label")]
 
 
-def _legend(names: Sequence[tuple[str, str]], left: float) -> list[Markup]:
-    drawn, place = [], left
+def _legend(names: Sequence[tuple[str, str]], left: float) -> tuple[list[Markup], int]:
+    """Its drawings, and how many rows they take."""
+    drawn, place, row = [], left, 0
     for name, style in names:
-        drawn.append(element("rect", x=place, y=HEIGHT - 16, width=11, height=11, rx=2, class_=f"fill {style}"))
-        drawn.append(element("text", name, x=place + 16, y=HEIGHT - 6, class_="label"))
-        place += 16 + CHARACTER * len(name) + 18
-    return drawn
+        width = 16 + CHARACTER * len(name)
+        if place > left and place + width > WIDTH:
+            place, row = left, row + 1
+        y = HEIGHT + LEGEND_ROW * row
+        drawn.append(element("rect", x=place, y=y - 16, width=11, height=11, rx=2, class_=f"fill {style}"))
+        drawn.append(element("text", name, x=place + 16, y=y - 6, class_="label"))
+        place += width + 18
+    return drawn, row + 1
 
 
-def _frame(drawn: Sequence[Markup], description: str) -> Markup:
-    view = f"0 0 {WIDTH} {HEIGHT}"
+def _frame(drawn: Sequence[Markup], description: str, legend_rows: int = 1) -> Markup:
+    view = f"0 0 {WIDTH} {HEIGHT + LEGEND_ROW * (legend_rows - 1)}"
     return element("svg", *drawn, viewBox=view, class_="chart", role="img", aria_label=description)
 
 

@@ -1,5 +1,6 @@
 """Training: loss, gradient norm and learning rate over the steps, with spikes and restarts marked."""
 
+import itertools
 import json
 import math
 import statistics
@@ -16,6 +17,8 @@ from ray_jobs.report.overview import facts
 from ray_jobs.report.page import Section
 
 CURVE = "metrics.jsonl"
+STYLES = "abcdefg"
+LEGEND_CHARACTERS = 40
 SPIKE_WINDOW = 20
 SPIKE_RATIO = 3.0
 """A norm this many times the median of the lines before it is called a spike."""
@@ -43,6 +46,7 @@ def _view(node: Node) -> TrainingView:
     norms = column(curve, "grad_norm_max") or column(curve, "grad_norm")
     spikes = spikes_of(norms)
     figures = [Figure("Loss", "nats a token, training batches", _chart(curve, [("loss", "a")], "nats", marks))]
+    figures += _heldout(curve, marks)
     if norms:
         names = [("grad_norm_max", "b"), ("grad_norm", "a")]
         norm_marks = [*marks, *(Mark(step, f"gradient norm {norm:.3g}") for step, norm in spikes)]
@@ -70,6 +74,28 @@ def _view(node: Node) -> TrainingView:
     return TrainingView(node, facts(node), figures, notes)
 
 
+def _heldout(curve: Sequence[dict[str, Any]], marks: Sequence[Mark]) -> list[Figure]:
+    """What was measured while training ran."""
+    figures = []
+    by_domain = columns(curve, "heldout_bits_per_byte_by_domain")
+    if column(curve, "heldout_bits_per_byte"):
+        whole = Series("all", column(curve, "heldout_bits_per_byte"), "a")
+        # With one domain alone its line is the same.
+        lines = [whole, *_styled(by_domain, STYLES[1:])] if len(by_domain) > 1 else [whole]
+        chart = line_chart(lines, "step", "bits per byte", marks=marks)
+        figures.append(Figure("Held-out text", "bits per byte, by domain", chart))
+    accuracy = columns(curve, "accuracy_by_set")
+    if accuracy:
+        chart = line_chart(_styled(accuracy, STYLES), "step", "share", marks=marks)
+        figures.append(Figure("Questions", "share of multiple-choice questions answered rightly", chart))
+    return figures
+
+
+def _styled(lines: dict[str, list[tuple[float, float]]], styles: str) -> list[Series]:
+    pairs = zip(lines.items(), itertools.cycle(styles), strict=False)
+    return [Series(name[:LEGEND_CHARACTERS], points, style) for (name, points), style in pairs]
+
+
 def read_curve(node: Node) -> list[dict[str, Any]]:
     """The records of the curve, by rising step."""
     data = node.checkpoint.read(node.checkpoint.files(CURVE)[0])
@@ -78,6 +104,15 @@ def read_curve(node: Node) -> list[dict[str, Any]]:
 
 def column(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     return [(record["step"], record[name]) for record in curve if name in record]
+
+
+def columns(curve: Sequence[dict[str, Any]], name: str) -> dict[str, list[tuple[float, float]]]:
+    """As `column`, of a field that holds a figure for each of several names."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in curve:
+        for key, value in record.get(name, {}).items():
+            found.setdefault(key, []).append((record["step"], value))
+    return found
 
 
 def spikes_of(norms: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

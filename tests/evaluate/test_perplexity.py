@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from configs.model import ModelSpec
-from ray_jobs.evaluate.perplexity import HeldOut, bootstrap_draws, document_nlls, score, windows_of
+from ray_jobs.evaluate.perplexity import bootstrap_draws, document_nlls, score
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
+from ray_jobs.model.scoring import windows_of
+from ray_jobs.tokenizer.heldout import HeldOut
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from ray_jobs.checkpoint.shards import OutputFile
 from ray_jobs.checkpoint.store import Store
 
 END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|pad|>"
 VOCABULARY = 512
 MODULES = (argparse, asyncio.base_events, ast, email.message, inspect, logging, subprocess)
 
@@ -52,7 +53,7 @@ def tokenizer_json() -> str:
     tokenizer.train_from_iterator(
         documents(),
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+            vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT, PADDING], initial_alphabet=alphabet, show_progress=False
         ),
     )
     return tokenizer.to_str()
@@ -123,6 +124,7 @@ def publish_tokens(store: Store, tokenizer: Checkpoint, num_documents: int | Non
         index = pa.table(
             {
                 "id": [f"{stage}/{i}" for i in range(len(chosen))],
+                "source": ["documents"] * len(chosen),
                 "shard": pa.array(np.zeros(len(chosen), dtype=np.int32)),
                 "start": pa.array(np.cumsum(lengths) - lengths),
                 "length": pa.array(lengths),

@@ -20,6 +20,7 @@ from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.store import open_store
 from ray_jobs.model.files import vocabulary_of
 from ray_jobs.pretrain.launch import TrainingJob
+from ray_jobs.pretrain.measured import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,14 +29,17 @@ def job_of(store_url: str, inputs: dict[str, str], spec: dict[str, Any], name: s
     """A training of the nodes with these keys, in the folder nodes/pretrain/<name>."""
     store = open_store(store_url)
     tokens, tokenizer = (Checkpoint.open(store, node, inputs[node]) for node in ("tokens", "tokenizer"))
+    checked = PretrainSpec.model_validate(spec)
+    eval_sets = Checkpoint.open(store, "eval-sets", inputs["eval-sets"]) if "eval-sets" in inputs else None
     return TrainingJob(
-        PretrainSpec.model_validate(spec),
+        checked,
         tokens,
         vocabulary_of(tokenizer),
         store,
         NodePath("pretrain", name),
         f"job-{name}",
         Resources(**resources),
+        measured(checked.evaluation, tokens, tokenizer, eval_sets) if checked.evaluation else None,
     )
 
 

@@ -2,8 +2,8 @@
 
 REQUEST holds `training`, the arguments of `job_of`, the number of `gpus` that Ray is to hold, and what happens. After
 the first checkpoint: `kill`, a worker is killed; `stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the
-second of two machines of a CPU each is gone. After the first lines of the curve: `return`, the second machine is gone and comes back when the other has begun
-alone; when both train, this process gets SIGTERM.
+second of two machines of a CPU each is gone. After the first lines of the curve: `return`, the second machine is gone
+and comes back when the other has begun alone; when both train, this process gets SIGTERM.
 """
 
 import json

@@ -212,6 +212,17 @@ def encoded(store: Store, source: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
     return finish(store, "tokens", {"train": [shard]}, {"documents": source, "tokenizer": tokenizer}, counters=counters)
 
 
+def heldout(n: int) -> dict[str, Any]:
+    hosts = [f"{name}.documentation.example.org" for name in ("one", "two", "three")]
+    domains = {host: 2.5 - n / 60 + place / 10 for place, host in enumerate(hosts)}
+    return {
+        "heldout_bits_per_byte": 2.6 - n / 60,
+        "heldout_bits_per_byte_by_domain": domains,
+        "accuracy_by_set": {"service-questions": 0.25 + n / 200},
+        "evaluation_s": 1.5,
+    }
+
+
 def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoint:
     curve = [
         {
@@ -221,6 +232,7 @@ def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
             "grad_norm_max": 9.0 if n == 40 else 1.5,
             "learning_rate": 1e-3 * min(1, n / 5),
             "tokens_per_second": 30_000 + n,
+            **(heldout(n) if n % 20 == 0 else {}),
         }
         for n in range(1, 61)
     ]

@@ -107,6 +107,12 @@ def test_figures_are_those_of_the_checkpoints(graph: dict[str, Checkpoint]) -> N
     scores = [row.text() for row in section(page, "evaluation").with_class("bar")]
     assert [score.split(":")[0][:5] for score in scores] == ["model", "trigr", "unigr"]
     assert "1 restart, at step 200" in section(page, "training").text()
+    charts = {figure.all("b")[0].text(): figure.all("svg")[0] for figure in section(page, "training").all("figure")}
+    assert list(charts)[:3] == ["Loss", "Held-out text", "Questions"]
+    heldout = charts["Held-out text"]
+    assert "step 400: two.documentation.example.org 1.933" in heldout.text() and "step 600: all 1.6" in heldout.text()
+    assert heldout.attributes["viewbox"] == "0 0 520 268"  # one more row for names that are so long
+    assert "step 600: service-questions 0.55" in charts["Questions"].text()
     assert "1 spike of the gradient norm, at step 400" in section(page, "training").text()
     assert "CC-TEST: 4 files, 4 KB" in section(page, "lineage").text()
     assert "shard 7 of documents was given up" in section(page, "nodes").text()
