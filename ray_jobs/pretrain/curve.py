@@ -29,12 +29,13 @@ def read_curve(store: Store, path: NodePath, receipt: StepReceipt) -> list[dict[
     A session's last lines may belong to steps that were lost with it and taken again by the next: each step is read
     from the session whose work it is.
     """
-    lines = []
+    lines: dict[int, dict[str, Any]] = {}
     for segment in segments_of(receipt):
         prefix = path.attempt(segment.session, "")
         for entry in store.list(prefix):
             if not entry.path.removeprefix(prefix).startswith("metrics-"):
                 continue
-            records = map(json.loads, (store.get(entry.path) or b"").decode().splitlines())
-            lines += [record for record in records if segment.first < record["step"] <= segment.last]
-    return lines
+            for record in map(json.loads, (store.get(entry.path) or b"").decode().splitlines()):
+                if segment.first < record["step"] <= segment.last:
+                    lines[record["step"]] = record  # of a step taken again after a spike, the last counts
+    return [lines[step] for step in sorted(lines)]

@@ -4,7 +4,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,9 @@ import torch.distributed as dist
 from configs.pretrain import PretrainSpec
 from ray_jobs.model.size import model_size, peak_flops
 from ray_jobs.pretrain.step import Taken
+
+if TYPE_CHECKING:
+    from ray_jobs.pretrain.position import Position
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -72,15 +75,19 @@ class Meter:
         self._time += time.perf_counter() - began
         return result
 
-    def record(self, step: int, interval: Interval, rate: float, checkpoint_pause: float) -> dict[str, Any]:
-        """What rank 0 writes after `step` steps.
+    def go_back(self, step: int) -> None:
+        """Times from here on are of the steps behind `step`."""
+        self._step, self._time, self._waited = step, time.perf_counter(), 0.0
+
+    def record(self, position: "Position", rate: float, checkpoint_pause: float) -> dict[str, Any]:
+        """A line of the curve.
 
         Args:
-            interval: since the last line.
+            position: after the line's last step, with the sums since the line before.
             rate: the learning rate of the last step.
             checkpoint_pause: seconds that training was held up by checkpoints.
         """
-        spec, now = self._spec, time.perf_counter()
+        spec, step, interval, now = self._spec, position.step, position.interval, time.perf_counter()
         samples = step * spec.global_batch
         # A resumed session timed only the steps it took itself.
         seconds = now - self._time
@@ -97,13 +104,14 @@ class Meter:
             "learning_rate": rate,
             "samples": samples,
             "tokens": samples * spec.sequence_length,
-            "epoch": samples / self._num_samples,
+            "epoch": position.batch * spec.global_batch / self._num_samples,
             "tokens_per_second": speed,
             **({"mfu": speed * self._flops / self._peak} if self._peak else {}),
             "data_wait_share": waited / seconds,
             "checkpoint_pause_s": checkpoint_pause,
             "peak_memory_gb": self._peak_memory() / 1e9,
             "restarts": self._restarts,
+            "spikes": len(position.spikes.spikes),
         }
 
     def _peak_memory(self) -> int:

@@ -30,7 +30,7 @@ class Saver:
     def __init__(
         self, steps: StepStore, session: str, tensors: dict[str, Tensor], kept: int, permanent_every: int | None = None
     ):
-        self._steps, self._session, self._tensors = steps, session, tensors
+        self._steps, self.session, self._tensors = steps, session, tensors
         self._kept, self._permanent_every = kept, permanent_every
         self._group = dist.new_group(backend="gloo")
         on_gpu = any(tensor.is_cuda for tensor in tensors.values())
@@ -75,7 +75,7 @@ class Saver:
 
     def _write(self, step: int, staged: dict[str, Any], state: dict[str, Any]) -> float:
         began = time.perf_counter()
-        save_step(self._steps, step, self._session, staged, state, self._group)
+        save_step(self._steps, step, self.session, staged, state, self._group)
         if dist.get_rank() == 0:
             self._steps.keep_newest(self._kept, self._permanent_every)
         return time.perf_counter() - began

@@ -8,7 +8,7 @@ ignored here: loss and gradient are sums over the scored tokens, which it adds n
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 log = logging.getLogger("headrace")
@@ -35,17 +35,17 @@ class Share:
         """How many of a micro-batch's first sequences another rank scores."""
         return self.ignored if number == 0 else 0
 
-    def samples_of(self, step: int, number: int) -> range:
-        """The samples of a micro-batch, in the run's fixed order."""
-        batch = step * self.global_batch + self.first
+    def samples_of(self, batch: int, number: int) -> range:
+        """The samples of a micro-batch of the global batch, in the run's fixed order."""
+        first = batch * self.global_batch + self.first
         start = number * self.micro_batch
-        return range(batch + start, batch + min(start + self.micro_batch, self.count))
+        return range(first + start, first + min(start + self.micro_batch, self.count))
 
-    def requests(self, first_step: int, last_step: int) -> Iterator[tuple[int, int]]:
-        """First sample and count of every micro-batch of the steps first_step … last_step − 1."""
-        for step in range(first_step, last_step):
+    def requests(self, batches: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """First sample and count of every micro-batch of these global batches."""
+        for batch in batches:
             for number in range(self.num_micro_batches):
-                samples = self.samples_of(step, number)
+                samples = self.samples_of(batch, number)
                 yield samples.start, len(samples)
 
 

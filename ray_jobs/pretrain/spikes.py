@@ -10,7 +10,7 @@ torch.
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from configs.pretrain import SpikeSpec
@@ -53,6 +53,9 @@ class Spike:
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> "Spike":
         return cls(**{**state, "skipped": tuple(Hole(**hole) for hole in state["skipped"])})
+
+    def gone_back(self, step: int, hole: Hole) -> "Spike":
+        return replace(self, back_to=step, skipped=(hole,))
 
     def __str__(self) -> str:
         value = "no number" if self.value is None else f"{self.value:.4g}"

@@ -3,15 +3,14 @@
 Whoever calls `train` has set up a process group (torchrun's environment, Ray Train, or a group of one) and says where
 samples come from and where checkpoints and metrics go. One step:
 
-1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch), of which each rank
-   takes a slice (`share.py`) and works through it in micro-batches.
+1. Step s trains on the samples s·G … s·G + G − 1 of the run's fixed order (G is the global batch; batches that a loss
+   spike made it skip apart), of which each rank takes a slice (`share.py`) and works through it in micro-batches.
 2. Losses are sums over tokens, and gradients are summed over ranks (FSDP's divide factor is 1). One all-reduce of six
    numbers then gives every rank the loss, the count of scored tokens and the gradient's norm; dividing by that count
    and clipping are one multiplication. So 1 batch of 8, 8 of 1, 2 ranks of 4 and 3 ranks of 3, 3 and 2 give the same
    loss and norm up to rounding.
-3. A checkpoint holds weights and AdamW's moments; all else is the step, from which samples and learning rate follow.
-
-Shape suffixes: B sequences of a micro-batch, L tokens of a sequence.
+3. A checkpoint holds weights and AdamW's moments; all else is the position, from which samples and learning rate
+   follow.
 """
 
 import itertools
@@ -20,35 +19,30 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from configs.pretrain import PretrainSpec
-from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
-from ray_jobs.model.float8 import to_float8
-from ray_jobs.model.loss import IGNORED, LossModel
-from ray_jobs.model.size import model_size
-from ray_jobs.pretrain.curve import Segment, segments_of
+from ray_jobs.model.architecture import initialise
+from ray_jobs.model.loss import LossModel
+from ray_jobs.pretrain.attention import attention_figures
 from ray_jobs.pretrain.inputs import check_batch
 from ray_jobs.pretrain.meter import Interval, Meter
-from ray_jobs.pretrain.optimizer import (
-    build_adamw,
-    optimizer_tensors,
-    set_optimizer_step,
-)
+from ray_jobs.pretrain.micro_batches import on_device
+from ray_jobs.pretrain.optimizer import set_optimizer_step
+from ray_jobs.pretrain.position import Position
 from ray_jobs.pretrain.provenance import Cause, causes_of
 from ray_jobs.pretrain.saving import Saver
 from ray_jobs.pretrain.schedule import learning_rate
+from ray_jobs.pretrain.sharded import build, checkpoint_tensors
 from ray_jobs.pretrain.share import idle_share, share_of
-from ray_jobs.pretrain.step import take_step
-from ray_jobs.pretrain.steps import DamagedStep, StepReceipt, StepStore
+from ray_jobs.pretrain.spikes import Spike, batches_between, hole_of, newest_target
+from ray_jobs.pretrain.step import Taken, take_step
+from ray_jobs.pretrain.steps import DamagedStep, StepStore
 from ray_jobs.pretrain.tensors import load_step
 from ray_jobs.tokenizer.loader import read_ahead
 
@@ -57,12 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace")
 
-# Up to this many parameters a layer's weights stay gathered between forward and backward: 4 GB in bf16, fewer than the
-# activations of such a model, and gathering them again costs more than it saves.
-RESHARD_ABOVE_PARAMETERS = 2_000_000_000
-# torch's fused attention in bf16 on a CPU takes four times as long as plain products in the backward pass; but those
-# hold the whole matrix of scores.
-EAGER_ATTENTION_UP_TO = 512
 PROGRESS_SECONDS = 1.0
 
 
@@ -90,30 +78,6 @@ class TrainingStopped(Exception):
     def __init__(self, step: int):
         super().__init__(f"training stopped on request after step {step}; its checkpoint stands, run again to go on")
         self.step = step
-
-
-@dataclass
-class Position:
-    """All that training resumes from, apart from tensors. JSON in the step's receipt."""
-
-    step: int = 0
-    interval: Interval = field(default_factory=Interval)
-    segments: tuple[Segment, ...] = ()
-
-    def to_state(self, spec: PretrainSpec, session: str) -> dict[str, Any]:
-        first = self.segments[-1].last if self.segments else 0
-        segments = (*self.segments, Segment(session, first, self.step))
-        return {
-            "interval": asdict(self.interval),
-            "segments": [asdict(segment) for segment in segments],
-            # Both follow from the step and the spec; written for whoever reads the receipt.
-            "next_sample": self.step * spec.global_batch,
-            "seed": spec.seed,
-        }
-
-    @classmethod
-    def of_receipt(cls, receipt: StepReceipt) -> "Position":
-        return cls(receipt.step, Interval(**receipt.state["interval"]), segments_of(receipt))
 
 
 def train(
@@ -151,153 +115,195 @@ def train(
         should_stop: asked every step; once true on any rank, all ranks save and stop.
 
     Raises:
-        ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, or the loss is no
-            longer a number; raised on every rank.
+        ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, the loss is no
+            longer a number, or it spiked too often; raised on every rank.
         TrainingStopped: `should_stop` said so.
         SaveFailed: a checkpoint could not be written; on every rank, at the next checkpoint or at the end.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
-    check_batch(spec, len(samples), world)
-    session = _agree(session or secrets.token_hex(6))
-    model, optimizer = build(spec, num_tokens, device, shard_ranks)
-    tensors = checkpoint_tensors(model, optimizer)
-    position = _restore(spec, steps, model, optimizer, tensors)
-    if position.step:
-        log.info("rank %d goes on from step %d", rank, position.step)
-    share = share_of(spec.global_batch, rank, world, micro_batch)
-    if rank == 0 and spec.global_batch % world:
-        lost = 100 * idle_share(spec.global_batch, world)
-        log.warning("%.0f%% of the work is lost: %d ranks do not divide %d sequences", lost, world, spec.global_batch)
-    saver = Saver(steps, session, tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
-    meter = Meter(spec, num_tokens, len(samples), device, position.step, restarts=len(position.segments))
-    told = time.monotonic()
-
-    def on_device(of_step: Iterable["np.ndarray | PackedBatch"]) -> Iterator[tuple[Tensor, ...]]:
-        for number, batch in enumerate(of_step):
-            yield _on_device(batch, num_tokens, device, share.ignored_of(number))
-
-    with closing(saver), closing(read_ahead(samples, share.requests(position.step, spec.steps))) as batches:
-        while position.step < spec.steps:
-            step = position.step
-            rate = learning_rate(step, spec.steps, spec.optimizer)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            micro_batches = on_device(itertools.islice(meter.waited(batches), share.num_micro_batches))
-            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
-            if not taken.finite:
-                again = (samples.batch(*request) for request in share.requests(step, step + 1))
-                raise ValueError(_divergence(step, spec, causes_of(model, on_device(again)), micro_batch))
-            position.step += 1
-            position.interval.add(taken, spec.optimizer.clip_norm)
-            last = position.step == spec.steps
-            if position.step % spec.log_every == 0 or last:
-                record = meter.record(position.step, position.interval, rate, saver.take_pause())
-                record |= meter.apart(lambda: evaluate(model, position.step))
-                position.interval = Interval()
-                if curve is not None:
-                    curve.add(record)
-                if rank == 0 and (last or time.monotonic() - told >= PROGRESS_SECONDS):
-                    told = time.monotonic()
-                    progress(
-                        position.step,
-                        spec.steps,
-                        "steps",
-                        loss=record["loss"],
-                        tokens_per_second=record["tokens_per_second"],
-                    )
-            if last or taken.saves or position.step % spec.checkpoint_every == 0:
-                if curve is not None:  # before the receipt: a resumed run goes on after these lines
-                    curve.flush()
-                saver.save(position.step, position.to_state(spec, session))
-                if last or taken.stops:
-                    saver.finish()
-            if taken.stops and not last:
-                raise TrainingStopped(position.step)
-    return position
+    check_batch(spec, len(samples), dist.get_world_size())
+    training = _Training(spec, num_tokens, samples, steps, device, session, micro_batch, shard_ranks)
+    training.curve, training.evaluate, training.progress = curve, evaluate, progress
+    with closing(training.saver):
+        while training.position.step < spec.steps:
+            spike = training.take_steps(should_save, should_stop)
+            if spike is not None:
+                training.go_back(spike)
+    return training.position
 
 
-def build(
-    spec: PretrainSpec, num_tokens: int, device: torch.device, shard_ranks: int | None = None
-) -> tuple[LossModel, torch.optim.AdamW]:
-    """The sharded model, its parameters not yet filled, and its optimizer.
+class _Training:
+    """One session of a training, on one rank."""
 
-    Raises:
-        ValueError: the ranks are no multiple of `shard_ranks`.
-    """
-    config = transformers_config(spec.model, num_tokens)
-    if device.type == "cpu" and spec.dtype != "fp32" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
-        config._attn_implementation = "eager"
-    model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
-    model.train()
-    world = dist.get_world_size()
-    mesh = _mesh(device, shard_ranks)
-    size = model_size(spec.model, num_tokens, spec.sequence_length)
-    options: dict[str, Any] = {
-        "mesh": mesh,
-        "reshard_after_forward": world > 1 and size.parameters > RESHARD_ABOVE_PARAMETERS,
-    }
-    if spec.dtype != "fp32":
-        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for layer in decoder_layers(model.model):
-        if spec.dtype == "fp8":
-            to_float8(layer, device)
-        if spec.compile:
-            layer.compile()
-        fully_shard(layer, **options)
-    fully_shard(model, **options)
-    register_fsdp_forward_method(model, "nlls")
-    for module in model.modules():
-        if isinstance(module, FSDPModule) and world > 1:  # one rank would divide by 1, a pass over all gradients
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
-    materialise(model.model, device)
-    return model, build_adamw(model.model, spec.optimizer)
+    curve: Curve | None
+    evaluate: Callable[[LossModel, int], dict[str, Any]]
+    progress: Callable[..., None]
 
+    def __init__(
+        self,
+        spec: PretrainSpec,
+        num_tokens: int,
+        samples: Samples,
+        steps: StepStore,
+        device: torch.device,
+        session: str | None,
+        micro_batch: int | None,
+        shard_ranks: int | None,
+    ):
+        self.spec, self.num_tokens, self.samples, self.steps, self.device = spec, num_tokens, samples, steps, device
+        self.rank, world = dist.get_rank(), dist.get_world_size()
+        self.session = _agree(session or secrets.token_hex(6))
+        self.model, self.optimizer = build(spec, num_tokens, device, shard_ranks)
+        self.tensors = checkpoint_tensors(self.model, self.optimizer)
+        self.position = self._restore()
+        if self.position.step:
+            log.info("rank %d goes on from step %d", self.rank, self.position.step)
+        self.micro_batch, self.share = micro_batch, share_of(spec.global_batch, self.rank, world, micro_batch)
+        if self.rank == 0 and spec.global_batch % world:
+            lost = 100 * idle_share(spec.global_batch, world)
+            log.warning(
+                "%.0f%% of the work is lost: %d ranks do not divide %d sequences", lost, world, spec.global_batch
+            )
+        self.saver = Saver(steps, self.session, self.tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
+        restarts = len(self.position.segments)
+        self.meter = Meter(spec, num_tokens, len(samples), device, self.position.step, restarts)
+        self.told = time.monotonic()
+        self.seen: tuple[Tensor, ...] = ()
+        """The first sequence of the last step, for a look at how it is attended to."""
 
-def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
-    """All ranks in a line, or groups of `shard_ranks` that hold a copy each: FSDP shards over the last dimension."""
-    world = dist.get_world_size()
-    if shard_ranks is None or shard_ranks == world:
-        return init_device_mesh(device.type, (world,))
-    if world % shard_ranks:
-        raise ValueError(
-            f"{world} ranks cannot be split into groups of {shard_ranks}: change resources.workers or "
-            "resources.shard_ranks"
-        )
-    shape = (world // shard_ranks, shard_ranks)
-    return init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
+    def take_steps(self, should_save: Callable[[], bool], should_stop: Callable[[], bool]) -> Spike | None:
+        """To the end, or to a spike that is to be gone back from."""
+        spec, position = self.spec, self.position
+        order = batches_between(position.step, spec.steps, position.spikes.holes)
+        with closing(read_ahead(self.samples, self.share.requests(order))) as batches:
+            while position.step < spec.steps:
+                rate = learning_rate(position.step, spec.steps, spec.optimizer)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                micro_batches = itertools.islice(self.meter.waited(batches), self.share.num_micro_batches)
+                taken = take_step(
+                    self.model,
+                    self.optimizer,
+                    self._on_device(micro_batches),
+                    spec.optimizer.clip_norm,
+                    should_save(),
+                    should_stop(),
+                )
+                spike = position.spikes.window.add(spec.spikes, position.step, taken.loss, taken.norm)
+                if not taken.finite:
+                    self._tell_divergence()
+                if spike is not None and spec.spikes.action == "rollback":
+                    return spike
+                if spike is not None:
+                    position.spikes.spikes.append(spike)
+                    self._log("%s", spike)
+                self._after(taken, rate)
+        return None
 
+    def _after(self, taken: Taken, rate: float) -> None:
+        """What follows a step: a line of the curve, a checkpoint, the end of a training that is to stop."""
+        spec, position = self.spec, self.position
+        position.step += 1
+        position.interval.add(taken, spec.optimizer.clip_norm)
+        last = position.step == spec.steps
+        if position.step % spec.log_every == 0 or last:
+            self._tell(rate, last)
+        if last or taken.saves or position.step % spec.checkpoint_every == 0:
+            if self.curve is not None:  # before the receipt: a resumed run goes on after these lines
+                self.curve.flush()
+            self.saver.save(position.step, position.to_state(spec, self.session))
+            if last or taken.stops:
+                self.saver.finish()
+        if taken.stops and not last:
+            raise TrainingStopped(position.step)
 
-def checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """All that a checkpoint holds, by name; loading writes into these very tensors."""
-    weights = {f"model.{name}": parameter for name, parameter in model.model.named_parameters()}
-    return {**weights, **optimizer_tensors(model.model, optimizer)}
+    def _tell(self, rate: float, last: bool) -> None:
+        """A line of the curve, and progress."""
+        spec, position = self.spec, self.position
+        record = self.meter.record(position, rate, self.saver.take_pause())
+        record |= self.meter.apart(lambda: self.evaluate(self.model, position.step))
+        if spec.attention_every and position.step % spec.attention_every == 0:
+            record |= self.meter.apart(lambda: attention_figures(self.model, self.seen))
+        position.interval = Interval()
+        if self.curve is not None:
+            self.curve.add(record)
+        if self.rank == 0 and (last or time.monotonic() - self.told >= PROGRESS_SECONDS):
+            self.told = time.monotonic()
+            self.progress(
+                position.step,
+                spec.steps,
+                "steps",
+                loss=record["loss"],
+                tokens_per_second=record["tokens_per_second"],
+            )
 
+    def go_back(self, spike: Spike) -> None:
+        """To a checkpoint before the spike; the data around it are passed over from now on. Collective.
 
-def _restore(
-    spec: PretrainSpec,
-    steps: StepStore,
-    model: LossModel,
-    optimizer: torch.optim.AdamW,
-    tensors: dict[str, Tensor],
-) -> Position:
-    """Fills weights and moments from the newest checkpoint that is sound, else from the seed."""
-    for receipt in _agree(steps.receipts() if dist.get_rank() == 0 else None):
-        try:
-            with torch.no_grad():
-                load_step(steps, receipt, tensors)
-        except DamagedStep as damage:
-            log.warning("the checkpoint of step %d is passed over: %s", receipt.step, damage)
-            if dist.get_rank() == 0:
-                steps.withdraw(receipt)
-            continue
-        set_optimizer_step(optimizer, receipt.step)
-        return Position.of_receipt(receipt)
-    initialise(model.model, spec.seed)
-    for state in optimizer.state.values():  # a damaged checkpoint may have filled some
-        state["exp_avg"].zero_()
-        state["exp_avg_sq"].zero_()
-    return Position()
+        Nothing records the decision before the next checkpoint does: a training that is cut off between comes to the
+        same spike, and decides the same.
+        """
+        spec, known = self.spec.spikes, self.position.spikes
+        if known.num_rollbacks >= spec.max_rollbacks:
+            raise ValueError(
+                f"{known.num_rollbacks + 1} loss spikes, more than spikes.max_rollbacks ({spec.max_rollbacks}): "
+                f"{'; '.join(map(str, [*known.spikes, spike]))}. Passing over data does not help any more: lower "
+                "optimizer.learning_rate, or take model.architecture qwen3, whose attention logits are bounded"
+            )
+        self.saver.finish()
+        target = newest_target(spec, spike, self.spec.checkpoint_every)
+        if self.rank == 0:
+            for receipt in self.steps.receipts():
+                if receipt.step > target:
+                    self.steps.withdraw(receipt)
+        self.position = self._restore()
+        hole = hole_of(spec, spike, self.position.step, known.holes)
+        spike = spike.gone_back(self.position.step, hole)
+        self.position.spikes.spikes = [*known.spikes, spike]
+        # What is saved from here on has names of its own, not those of what was withdrawn.
+        self.saver.session = f"{self.session}-{self.position.spikes.num_rollbacks}"
+        self.meter.go_back(self.position.step)
+        self._log("%s", spike)
+
+    def _restore(self) -> Position:
+        """Fills weights and moments from the newest checkpoint that is sound, else from the seed."""
+        for receipt in _agree(self.steps.receipts() if self.rank == 0 else None):
+            try:
+                with torch.no_grad():
+                    load_step(self.steps, receipt, self.tensors)
+            except DamagedStep as damage:
+                log.warning("the checkpoint of step %d is passed over: %s", receipt.step, damage)
+                if self.rank == 0:
+                    self.steps.withdraw(receipt)
+                continue
+            set_optimizer_step(self.optimizer, receipt.step)
+            return Position.of_receipt(receipt)
+        initialise(self.model.model, self.spec.seed)
+        for state in self.optimizer.state.values():  # a damaged checkpoint may have filled some
+            state["exp_avg"].zero_()
+            state["exp_avg_sq"].zero_()
+        return Position()
+
+    def _on_device(self, batches: Iterable["np.ndarray | PackedBatch"]) -> Iterator[tuple[Tensor, ...]]:
+        for number, batch in enumerate(batches):
+            tensors = on_device(batch, self.num_tokens, self.device, self.share.ignored_of(number))
+            if number == 0:
+                self.seen = tuple(tensor[:1] for tensor in tensors)
+            yield tensors
+
+    def _tell_divergence(self) -> None:
+        """Where a step stopped being a number. Collective. Raises ValueError where that ends the training."""
+        spec, position = self.spec, self.position
+        batch = position.batch
+        again = (self.samples.batch(*request) for request in self.share.requests([batch]))
+        causes = causes_of(self.model, self._on_device(again))
+        words = _divergence(position.step, batch, spec, causes, self.micro_batch)
+        if spec.spikes.action == "record":
+            raise ValueError(words)
+        self._log("%s", words)
+
+    def _log(self, form: str, *values: Any) -> None:
+        if self.rank == 0:
+            log.warning(form, *values)
 
 
 def _agree(value: Any) -> Any:
@@ -307,38 +313,12 @@ def _agree(value: Any) -> Any:
     return shared[0]
 
 
-def _on_device(
-    batch: "np.ndarray | PackedBatch", num_tokens: int, device: torch.device, ignored: int = 0
-) -> tuple[Tensor, ...]:
-    """inputs_BL and targets_BL, and positions_BL where documents are packed. The first `ignored` sequences' targets are
-    not scored."""
-    if isinstance(batch, np.ndarray):
-        arrays: tuple[np.ndarray, ...] = (batch,)
-    else:
-        arrays = (batch.inputs_CL, batch.targets_CL, batch.positions_CL)
-    largest = max(array.max() for array in arrays[:2])
-    if largest >= num_tokens:
-        raise ValueError(
-            f"the training data hold token {largest}, but the tokenizer has {num_tokens} tokens: train on tokens that "
-            "this tokenizer made"
-        )
-    tensors = tuple(torch.from_numpy(array) for array in arrays)
-    if device.type == "cuda":  # from memory that is not pinned, the copies would wait for all that the GPU has to do
-        tensors = tuple(tensor.pin_memory() for tensor in tensors)
-    tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
-    inputs_BL, targets_BL, *rest = (tensors[0][:, :-1], tensors[0][:, 1:]) if len(tensors) == 1 else tensors
-    if ignored:
-        targets_BL = targets_BL.clone()
-        targets_BL[:ignored] = IGNORED
-    return inputs_BL, targets_BL, *rest
-
-
-def _divergence(step: int, spec: PretrainSpec, causes: list[Cause], micro_batch: int | None) -> str:
+def _divergence(step: int, batch: int, spec: PretrainSpec, causes: list[Cause], micro_batch: int | None) -> str:
     """What happened, where, and what to do."""
     told = []
     for cause in causes:
         share = share_of(spec.global_batch, cause.rank, dist.get_world_size(), micro_batch)
-        samples = share.samples_of(step, cause.micro_batch)
+        samples = share.samples_of(batch, cause.micro_batch)
         told.append(f"{cause} (samples {samples.start} to {samples.stop - 1})")
     where = "; ".join(told) or "its gradient is too large when all ranks' are added up"
     return (

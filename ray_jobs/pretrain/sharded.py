@@ -1,0 +1,81 @@
+"""The model and its optimizer over all ranks: FSDP2 layer by layer, in copies where that is wanted, compiled."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+from configs.pretrain import PretrainSpec
+from ray_jobs.model.architecture import decoder_layers, empty_model, materialise, transformers_config
+from ray_jobs.model.float8 import to_float8
+from ray_jobs.model.loss import LossModel
+from ray_jobs.model.size import model_size
+from ray_jobs.pretrain.optimizer import build_adamw, optimizer_tensors
+
+# Up to this many parameters a layer's weights stay gathered between forward and backward: 4 GB in bf16, fewer than the
+# activations of such a model, and gathering them again costs more than it saves.
+RESHARD_ABOVE_PARAMETERS = 2_000_000_000
+# torch's fused attention in bf16 on a CPU takes four times as long as plain products in the backward pass; but those
+# hold the whole matrix of scores.
+EAGER_ATTENTION_UP_TO = 512
+
+
+def build(
+    spec: PretrainSpec, num_tokens: int, device: torch.device, shard_ranks: int | None = None
+) -> tuple[LossModel, torch.optim.AdamW]:
+    """The sharded model, its parameters not yet filled, and its optimizer.
+
+    Raises:
+        ValueError: the ranks are no multiple of `shard_ranks`.
+    """
+    config = transformers_config(spec.model, num_tokens)
+    if device.type == "cpu" and spec.dtype != "fp32" and spec.sequence_length <= EAGER_ATTENTION_UP_TO:
+        config._attn_implementation = "eager"
+    model = LossModel(empty_model(config, spec.recompute), spec.optimizer.z_loss, num_tokens)
+    model.train()
+    world = dist.get_world_size()
+    mesh = _mesh(device, shard_ranks)
+    size = model_size(spec.model, num_tokens, spec.sequence_length)
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": world > 1 and size.parameters > RESHARD_ABOVE_PARAMETERS,
+    }
+    if spec.dtype != "fp32":
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for layer in decoder_layers(model.model):
+        if spec.dtype == "fp8":
+            to_float8(layer, device)
+        if spec.compile:
+            layer.compile()
+        fully_shard(layer, **options)
+    fully_shard(model, **options)
+    register_fsdp_forward_method(model, "nlls")
+    for module in model.modules():
+        if isinstance(module, FSDPModule) and world > 1:  # one rank would divide by 1, a pass over all gradients
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+    materialise(model.model, device)
+    return model, build_adamw(model.model, spec.optimizer)
+
+
+def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
+    """All ranks in a line, or groups of `shard_ranks` that hold a copy each: FSDP shards over the last dimension."""
+    world = dist.get_world_size()
+    if shard_ranks is None or shard_ranks == world:
+        return init_device_mesh(device.type, (world,))
+    if world % shard_ranks:
+        raise ValueError(
+            f"{world} ranks cannot be split into groups of {shard_ranks}: change resources.workers or "
+            "resources.shard_ranks"
+        )
+    shape = (world // shard_ranks, shard_ranks)
+    return init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
+
+
+def checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """All that a checkpoint holds, by name; loading writes into these very tensors."""
+    weights = {f"model.{name}": parameter for name, parameter in model.model.named_parameters()}
+    return {**weights, **optimizer_tensors(model.model, optimizer)}

@@ -1,0 +1,176 @@
+"""A loss spike is gone back from: outsized gradient, attention collapse and poison batch, injected into a training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ray_jobs.model.loss import LossModel, TokenLoss
+from ray_jobs.pretrain import launch, trainer
+from ray_jobs.pretrain.curve import read_curve
+from ray_jobs.pretrain.launch import TrainingJob, train_rank
+from ray_jobs.pretrain.steps import StepReceipt, StepStore
+from ray_jobs.pretrain.trainer import TrainingStopped
+from ray_jobs.tokenizer.loader import TokenDataset
+from tests.pretrain.test_trainer import stop_at
+
+Jobs = Callable[..., TrainingJob]
+AT = 50
+"""The step at which the harm is done."""
+BACK = {"action": "rollback", "window": 32, "lasting": 1, "rollback_steps": 5, "skip_before": 2, "skip_after": 3}
+CHANGES: dict[str, Any] = {
+    "steps": 80,
+    "checkpoint_every": 10,
+    "checkpoints_kept": 3,
+    "log_every": 5,
+    "spikes": BACK,
+}
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+class Poisoned:
+    """The job's samples; those of some global batches are a single token again and again, which the model cannot have
+    learnt."""
+
+    def __init__(self, samples: TokenDataset, batches: range, global_batch: int):
+        self.samples, self.batches, self.global_batch = samples, batches, global_batch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, first: int, count: int) -> np.ndarray:
+        tokens_BL = self.samples.batch(first, count)
+        assert isinstance(tokens_BL, np.ndarray)
+        return np.full_like(tokens_BL, 501) if first // self.global_batch in self.batches else tokens_BL
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[range], None]:
+    real = launch.training_samples
+
+    def set_batches(batches: range) -> None:
+        def poisoned(tokens: Any, spec: Any, resources: Any) -> Any:
+            return Poisoned(real(tokens, spec, resources), batches, spec.global_batch)
+
+        monkeypatch.setattr(launch, "training_samples", poisoned)
+
+    return set_batches
+
+
+def final(job: TrainingJob) -> StepReceipt:
+    receipt = StepStore(job.store, job.path).of_step(job.spec.steps)
+    assert receipt is not None
+    return receipt
+
+
+def losses(job: TrainingJob) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in read_curve(job.store, job.path, final(job))]
+
+
+def test_poison_batches_are_passed_over_as_if_they_had_never_been(job: Jobs, poison: Callable[[range], None]) -> None:
+    poison(range(AT, AT + 2))
+    spiked = job("spiked", CHANGES)
+    train_rank(spiked)
+    (spike,) = final(spiked).state["spikes"]["spikes"]
+    assert (spike["step"], spike["kind"], spike["back_to"]) == (AT, "loss", 40)
+    assert spike["skipped"] == [{"first": AT - 2, "count": 2 + 1 + 3}]
+    curve = read_curve(spiked.store, spiked.path, final(spiked))
+    assert [line["step"] for line in curve] == list(range(5, 81, 5))
+    assert max(line["loss"] for line in curve) == curve[0]["loss"]  # no line of a step that was taken back
+    assert curve[-1]["spikes"] == 1 and final(spiked).state["next_sample"] == (80 + 6) * 8
+
+
+def test_it_is_the_training_on_the_other_data_to_the_bit_however_it_is_cut_off(
+    job: Jobs, poison: Callable[[range], None]
+) -> None:
+    poison(range(AT, AT + 2))
+    whole = job("whole", CHANGES)
+    train_rank(whole)
+    for stop in (AT - 3, AT + 9, AT + 16):  # before the spike; after it is gone back from; once more
+        cut = job(f"cut at {stop}", CHANGES)
+        with pytest.raises(TrainingStopped):
+            train_rank(cut, should_stop=stop_at(stop))
+        train_rank(cut)
+        assert losses(cut) == losses(whole)
+        assert final(cut).state["spikes"] == final(whole).state["spikes"]
+        sha = [[file.sha256 for file in final(one).files if not file.name.startswith(".")] for one in (cut, whole)]
+        assert sha[0] == sha[1]
+
+
+def test_record_only_goes_on_and_tells(job: Jobs, poison: Callable[[range], None]) -> None:
+    poison(range(AT, AT + 2))
+    recorded = job("recorded", {**CHANGES, "spikes": {**BACK, "action": "record"}})
+    train_rank(recorded)
+    spikes = final(recorded).state["spikes"]["spikes"]
+    assert [(spike["step"], spike["back_to"], spike["skipped"]) for spike in spikes][0] == (AT, None, [])
+    assert max(line["loss"] for line in read_curve(recorded.store, recorded.path, final(recorded))[1:]) > 6
+
+
+def test_too_many_are_an_error_that_tells_them(job: Jobs, poison: Callable[[range], None]) -> None:
+    poison(range(AT, 1000))
+    hopeless = job("hopeless", {**CHANGES, "spikes": {**BACK, "max_rollbacks": 2}})
+    said = (
+        r"3 loss spikes, more than spikes.max_rollbacks \(2\): step 50: loss .* back to step 40, past the batches 48 to"
+    )
+    with pytest.raises(ValueError, match=said):
+        train_rank(hopeless)
+
+
+def once_at(step: int, harm: Callable[[LossModel], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does harm before a step's forward pass, the first time that it is taken."""
+    real, taken = trainer.take_step, iter(range(1000))
+
+    def take_step(model: LossModel, *arguments: Any) -> Any:
+        if next(taken) == step:
+            harm(model)
+        return real(model, *arguments)
+
+    monkeypatch.setattr(trainer, "take_step", take_step)
+
+
+def outsized(model: LossModel) -> None:
+    """The loss's slope of this one step is 10¹⁰ times too large."""
+    forward = model.forward
+
+    def scaled(*arguments: Any) -> TokenLoss:
+        model.forward = forward  # type: ignore[method-assign]
+        loss = forward(*arguments)
+        return loss._replace(total=loss.total * 1e10)
+
+    model.forward = scaled  # type: ignore[method-assign]
+
+
+def collapsed(model: LossModel) -> None:
+    """Queries and keys grow until a token attends to a single one."""
+    with torch.no_grad():
+        for layer in model.model.model.layers:
+            for name in ("q_proj", "k_proj"):
+                getattr(layer.self_attn, name).weight.to_local().mul_(100)
+
+
+def not_a_number(model: LossModel) -> None:
+    with torch.no_grad():
+        next(model.parameters()).to_local()[0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [(outsized, "gradient norm"), (collapsed, "loss"), (not_a_number, "not a number")],
+)
+def test_what_harms_a_model_once_is_undone(
+    job: Jobs, monkeypatch: pytest.MonkeyPatch, harm: Callable[[LossModel], None], kind: str
+) -> None:
+    undisturbed = job("undisturbed", CHANGES)
+    train_rank(undisturbed)
+    assert final(undisturbed).state["spikes"]["spikes"] == []
+    once_at(AT, harm, monkeypatch)
+    harmed = job("harmed", {**CHANGES, "attention_every": 5})
+    train_rank(harmed)
+    (spike,) = final(harmed).state["spikes"]["spikes"]
+    assert (spike["step"], spike["kind"], spike["back_to"]) == (AT, kind, 40)
+    # Other data than the undisturbed training's, so not its loss to the bit.
+    assert losses(harmed)[-1][1] == pytest.approx(losses(undisturbed)[-1][1], abs=0.15)
+    attention = read_curve(harmed.store, harmed.path, final(harmed))
+    assert all(len(line["attention_max_logit"]) == 2 and max(line["attention_max_logit"]) < 50 for line in attention)
