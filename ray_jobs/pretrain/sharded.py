@@ -75,6 +75,13 @@ def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
     return init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
 
 
+def reshard(model: LossModel) -> None:
+    """Gives up the gathered weights that a forward pass without a backward pass leaves behind."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def checkpoint_tensors(model: LossModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """All that a checkpoint holds, by name; loading writes into these very tensors."""
     weights = {f"model.{name}": parameter for name, parameter in model.model.named_parameters()}

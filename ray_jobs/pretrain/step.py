@@ -47,8 +47,7 @@ def take_step(
     needs is computed where the gradients are; what the caller is told is copied beside the optimizer's work, so that a
     GPU never waits for the host between two steps.
     """
-    first = next(model.parameters())
-    device = first.device
+    device = next(model.parameters()).device
     sums = torch.zeros(6, dtype=torch.float64, device=device)
     for micro_batch in micro_batches:
         loss = model(*micro_batch)
@@ -56,7 +55,7 @@ def take_step(
         sums[0] += loss.cross_entropy
         sums[1] += loss.z_loss
         sums[2] += loss.num_tokens
-    sums[3] = sum_of_squares(local_gradients(model.parameters())) / num_copies(first)
+    sums[3] = sum_of_squares(local_gradients(model.parameters())) / num_copies(next(model.parameters()))
     sums[4], sums[5] = float(asked_to_save), float(asked_to_stop)
     all_sum(sums)
     scored = sums[2]

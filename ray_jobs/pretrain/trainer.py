@@ -38,7 +38,7 @@ from ray_jobs.pretrain.position import Position
 from ray_jobs.pretrain.provenance import Cause, causes_of
 from ray_jobs.pretrain.saving import Saver
 from ray_jobs.pretrain.schedule import learning_rate
-from ray_jobs.pretrain.sharded import build, checkpoint_tensors
+from ray_jobs.pretrain.sharded import build, checkpoint_tensors, reshard
 from ray_jobs.pretrain.share import idle_share, share_of
 from ray_jobs.pretrain.spikes import Spike, batches_between, hole_of, newest_target
 from ray_jobs.pretrain.step import Taken, take_step
@@ -223,6 +223,7 @@ class _Training:
         record |= self.meter.apart(lambda: self.evaluate(self.model, position.step))
         if spec.attention_every and position.step % spec.attention_every == 0:
             record |= self.meter.apart(lambda: attention_figures(self.model, self.seen))
+        reshard(self.model)
         position.interval = Interval()
         if self.curve is not None:
             self.curve.add(record)

@@ -48,17 +48,21 @@ def test_they_are_those_of_transformers_weights(job: Jobs, architecture: str) ->
 
 
 @pytest.mark.usefixtures("one_rank")
-def test_the_largest_logit_grows_with_queries_and_keys_and_qk_norm_bounds_it(job: Jobs) -> None:
-    grown = {}
+def test_a_collapse_shows_as_large_logits_and_no_entropy_and_qk_norm_prevents_it(job: Jobs) -> None:
+    grown, fallen = {}, {}
     for architecture in ("llama", "qwen3"):
         model = model_of(job, architecture=architecture)
-        before = attention_figures(model, batch())["attention_max_logit"][0]
+        before = attention_figures(model, batch())
         with torch.no_grad():
             for name in ("q_proj", "k_proj"):
                 getattr(model.model.model.layers[0].self_attn, name).weight.mul_(10)
-        grown[architecture] = attention_figures(model, batch())["attention_max_logit"][0] / before
+        after = attention_figures(model, batch())
+        grown[architecture] = after["attention_max_logit"][0] / before["attention_max_logit"][0]
+        fallen[architecture] = after["attention_entropy"][0] / before["attention_entropy"][0]
     assert grown["llama"] == pytest.approx(100, rel=1e-4)
     assert grown["qwen3"] == pytest.approx(1, rel=1e-2)
+    assert fallen["llama"] < 0.1
+    assert fallen["qwen3"] == pytest.approx(1, rel=1e-2)
 
 
 @pytest.mark.usefixtures("one_rank")
