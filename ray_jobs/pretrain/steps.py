@@ -87,6 +87,12 @@ class StepStore:
         """Takes back a damaged checkpoint's receipt, so that its step can be published again."""
         self.store.delete([self.receipt_path(receipt.step)])
 
+    def discard(self, step: int, session: str) -> None:
+        """Deletes what a save of this session wrote for this step, unless it was published after all."""
+        receipt = self.of_step(step)
+        if receipt is None or receipt.session != session:
+            self.store.delete([entry.path for entry in self.store.list(f"{self.folder(step, session)}/")])
+
     def keep_newest(self, count: int, permanent_every: int | None = None) -> None:
         """Deletes all but the newest `count` checkpoints and those whose step is a multiple of `permanent_every`,
         receipts first, and what older sessions left half-written."""

@@ -149,7 +149,7 @@ def train(
         ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, or the loss is no
             longer a number; raised on every rank.
         TrainingStopped: `should_stop` said so.
-        SaveFailed: a checkpoint could not be written; on every rank, at the next checkpoint or at the end.
+        SaveFailed: two checkpoints in a row could not be written, or the last one; on every rank.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     check_batch(spec, len(samples), world)
@@ -178,13 +178,17 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             micro_batches = on_device(itertools.islice(meter.waited(batches), share.num_micro_batches))
-            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, should_save(), should_stop())
+            saves = should_save() or saver.failed
+            taken = take_step(model, optimizer, micro_batches, spec.optimizer.clip_norm, saves, should_stop())
             if not taken.finite:
                 again = (samples.batch(*request) for request in share.requests(step, step + 1))
                 raise ValueError(_divergence(step, spec, causes_of(model, on_device(again)), micro_batch))
             position.step += 1
             position.interval.add(taken, spec.optimizer.clip_norm)
             last = position.step == spec.steps
+            saves = last or taken.saves or position.step % spec.checkpoint_every == 0
+            if saves:  # before the curve's line, which tells its pause
+                saver.copy(position.step)
             if position.step % spec.log_every == 0 or last:
                 record = meter.record(position.step, position.interval, rate, saver.take_pause())
                 position.interval = Interval()
@@ -199,10 +203,10 @@ def train(
                         loss=record["loss"],
                         tokens_per_second=record["tokens_per_second"],
                     )
-            if last or taken.saves or position.step % spec.checkpoint_every == 0:
+            if saves:
                 if curve is not None:  # before the receipt: a resumed run goes on after these lines
                     curve.flush()
-                saver.save(position.step, position.to_state(spec, session))
+                saver.write(position.to_state(spec, session))
                 if last or taken.stops:
                     saver.finish()
             if taken.stops and not last:
