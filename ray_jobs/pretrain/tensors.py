@@ -204,11 +204,14 @@ def _room_told() -> Iterator[None]:
     """Says of a full disk that it is not the store's, but that of the temporary files."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, StoreError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+    except (OSError, RuntimeError) as error:
+        full: BaseException | None = error  # torch.save ends with an error of its own on top of the stream's
+        while full is not None and not isinstance(full, OSError):
+            full = full.__context__
+        if full is None or isinstance(full, StoreError) or full.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise StoreError(
-            error.errno,
+            full.errno,
             f"{cache_folder()} has no room for this rank's part of the checkpoint: free space there, or set "
             "HEADRACE_CACHE to a folder on a larger disk",
         ) from error
