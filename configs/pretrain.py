@@ -77,6 +77,10 @@ class SpikeSpec(Spec):
     max_rollbacks: int = Field(default=5, ge=1)
     """More spikes than this are an error: it is no longer the data."""
 
+    def reach(self, checkpoint_every: int) -> int:
+        """How many steps back the checkpoint may lie that training goes back to."""
+        return self.rollback_steps + self.lasting + checkpoint_every if self.action == "rollback" else 0
+
 
 class EvaluationSpec(Spec):
     """What is measured while training runs. Training is the same with it and without, to the bit."""

@@ -5,9 +5,11 @@ r"""Pretraining under torchrun, without Ray:
 
 REQUEST_URL is the request of the node, as `python -m ray_jobs pretrain REQUEST_URL` takes it: nodes/pretrain/<key16>/
 requests/<submission>.json in a store. The ranks are torchrun's; of the request's resources only CPUs and GPUs a worker
-and the micro-batch count. The training checkpoints lie where the node looks for them: afterwards `python -m ray_jobs
-pretrain REQUEST_URL`, or any run of the graph, finds the last one and publishes the model. Exit status: 2 for a user's
-mistake, 1 when SIGTERM stopped the training after a last checkpoint (torchrun passes the signal on).
+and the micro-batch count. Any number of ranks goes on from the newest checkpoint: `--nnodes 2:4 --max-restarts 9` with
+the machines that are left, and a new start by hand with as many as it is given. The training checkpoints lie where the
+node looks for them: afterwards `python -m ray_jobs pretrain REQUEST_URL`, or any run of the graph, finds the last one
+and publishes the model. Exit status: 2 for a user's mistake, 3 where the store fails, 1 when SIGTERM stopped the
+training after a last checkpoint (torchrun passes the signal on).
 """
 
 import argparse
@@ -24,7 +26,8 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.keys import key_of
 from ray_jobs.checkpoint.layout import NodePath
-from ray_jobs.checkpoint.store import open_store
+from ray_jobs.checkpoint.store import StoreError, open_store
+from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.cluster.runner import NodeRequest
 from ray_jobs.pretrain.job import training_job
 from ray_jobs.pretrain.launch import NO_PROGRESS, TrainingJob, backend_of, device_of_rank, sigterm_asks, train_rank
@@ -65,6 +68,9 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (NodeFailed, StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     except TrainingStopped as stopped:
         print(stopped, file=sys.stderr)
         return 1

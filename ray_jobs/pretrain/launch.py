@@ -16,7 +16,7 @@ from configs.base import Resources
 from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.layout import NodePath
-from ray_jobs.checkpoint.store import Store
+from ray_jobs.checkpoint.store import Store, StoreError
 from ray_jobs.cluster.fan_out import NodeFailed
 from ray_jobs.model.files import Vocabulary
 from ray_jobs.pretrain.inputs import training_samples
@@ -102,7 +102,10 @@ def train_rank(
     finally:
         if dist.get_world_size() > 1:  # a process of its own, whose time the job cannot see
             spent = json.dumps({"cpu_seconds": time.process_time()})
-            job.store.put(job.path.attempt(session, f"{RANK_TIME}-{rank:05d}.json"), spent.encode())
+            try:
+                job.store.put(job.path.attempt(session, f"{RANK_TIME}-{rank:05d}.json"), spent.encode())
+            except StoreError as error:  # training's own error, if there is one, says more
+                log.warning("the time of rank %d is not counted: %s", rank, error)
 
 
 def cpu_seconds_of_ranks(store: Store, path: NodePath) -> float:

@@ -90,7 +90,8 @@ def train_on_ray(job: TrainingJob, progress: Progress) -> None:
             result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise NodeFailed(
-            f"training lost its workers more often than resources.infrastructure_retries allows: {error}"
+            f"training failed more often than resources.infrastructure_retries ({resources.infrastructure_retries}) "
+            f"allows: {error}"
         ) from error
     if isinstance(result.return_value, Stopped):
         raise NodeFailed(result.return_value.words)

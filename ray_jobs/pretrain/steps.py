@@ -87,22 +87,31 @@ class StepStore:
         """Takes back a damaged checkpoint's receipt, so that its step can be published again."""
         self.store.delete([self.receipt_path(receipt.step)])
 
-    def keep_newest(self, count: int, permanent_every: int | None = None) -> None:
-        """Deletes all but the newest `count` checkpoints and those whose step is a multiple of `permanent_every`,
-        receipts first, and what older sessions left half-written."""
+    def discard(self, step: int, session: str) -> None:
+        """Deletes what a save of this session wrote for this step, unless it was published after all."""
+        receipt = self.of_step(step)
+        if receipt is None or receipt.session != session:
+            self.store.delete([entry.path for entry in self.store.list(f"{self.folder(step, session)}/")])
+
+    def keep_newest(self, count: int, permanent_every: int | None = None, from_step: int | None = None) -> None:
+        """Deletes all but the newest `count` checkpoints, those from `from_step` on and those whose step is a multiple
+        of `permanent_every`, receipts first, and what other sessions left half-written: of older steps, and of those that stand."""
         receipts = self.receipts()
-        if len(receipts) <= count:
+        if not receipts:
             return
-        permanent = {receipt.step for receipt in receipts if permanent_every and receipt.step % permanent_every == 0}
-        gone = [receipt for receipt in receipts[count:] if receipt.step not in permanent]
-        self.store.delete([self.receipt_path(receipt.step) for receipt in gone])
-        oldest_kept = receipts[count - 1].step
+        oldest = receipts[:count][-1].step
+        if from_step is not None:
+            oldest = min(oldest, from_step)
+        kept = {
+            receipt.step: self.folder(receipt.step, receipt.session)
+            for receipt in receipts
+            if receipt.step >= oldest or (permanent_every and receipt.step % permanent_every == 0)
+        }
+        self.store.delete([self.receipt_path(receipt.step) for receipt in receipts if receipt.step not in kept])
         prefix = f"{self.path.root}/steps/"
-        kept = {self.folder(receipt.step, receipt.session) for receipt in receipts if receipt.step in permanent}
-        self.store.delete(
-            [
-                entry.path
-                for entry in self.store.list(prefix)
-                if int(entry.path[len(prefix) :][:8]) < oldest_kept and entry.path.rpartition("/")[0] not in kept
-            ]
-        )
+        gone = []
+        for entry in self.store.list(prefix):
+            step, folder = int(entry.path[len(prefix) :][:8]), entry.path.rpartition("/")[0]
+            if (step < oldest or step in kept) and folder != kept.get(step):
+                gone.append(entry.path)
+        self.store.delete(gone)

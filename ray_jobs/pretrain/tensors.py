@@ -6,6 +6,7 @@ checksum matches the receipt; that also guards `.metadata`, which is a pickle. T
 save and load.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemRe
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ray_jobs.checkpoint.checkpoint import cache_folder
-from ray_jobs.checkpoint.store import Store
+from ray_jobs.checkpoint.store import Store, StoreError
 from ray_jobs.pretrain.steps import DamagedStep, StepFile, StepReceipt, StepStore
 
 log = logging.getLogger("headrace")
@@ -132,7 +133,7 @@ class _StoreObjects(FileSystemBase):
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[IO[bytes]]:
-        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="step-") as folder:
+        with _room_told(), tempfile.TemporaryDirectory(dir=cache_folder(), prefix="step-") as folder:
             local = Path(folder) / name
             with local.open("wb") as stream:
                 yield stream
@@ -196,6 +197,24 @@ class _StoreObjects(FileSystemBase):
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike) -> bool:
         return True
+
+
+@contextmanager
+def _room_told() -> Iterator[None]:
+    """Says of a full disk that it is not the store's, but that of the temporary files."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full: BaseException | None = error  # torch.save ends with an error of its own on top of the stream's
+        while full is not None and not isinstance(full, OSError):
+            full = full.__context__
+        if full is None or isinstance(full, StoreError) or full.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise StoreError(
+            full.errno,
+            f"{cache_folder()} has no room for this rank's part of the checkpoint: free space there, or set "
+            "HEADRACE_CACHE to a folder on a larger disk",
+        ) from error
 
 
 def _sha256(stream: IO[bytes]) -> str:

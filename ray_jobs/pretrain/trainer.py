@@ -118,7 +118,7 @@ def train(
         ValueError: the batch does not fit the ranks or the corpus, a token is outside the vocabulary, the loss is no
             longer a number, or it spiked too often; raised on every rank.
         TrainingStopped: `should_stop` said so.
-        SaveFailed: a checkpoint could not be written; on every rank, at the next checkpoint or at the end.
+        SaveFailed: two checkpoints in a row could not be written, or the last one; on every rank.
     """
     check_batch(spec, len(samples), dist.get_world_size())
     training = _Training(spec, num_tokens, samples, steps, device, session, micro_batch, shard_ranks)
@@ -163,7 +163,14 @@ class _Training:
             log.warning(
                 "%.0f%% of the work is lost: %d ranks do not divide %d sequences", lost, world, spec.global_batch
             )
-        self.saver = Saver(steps, self.session, self.tensors, spec.checkpoints_kept, spec.checkpoint_permanent_every)
+        self.saver = Saver(
+            steps,
+            self.session,
+            self.tensors,
+            spec.checkpoints_kept,
+            spec.checkpoint_permanent_every,
+            spec.spikes.reach(spec.checkpoint_every),
+        )
         restarts = len(self.position.segments)
         self.meter = Meter(spec, num_tokens, len(samples), device, self.position.step, restarts)
         self.told = time.monotonic()
@@ -185,7 +192,7 @@ class _Training:
                     self.optimizer,
                     self._on_device(micro_batches),
                     spec.optimizer.clip_norm,
-                    should_save(),
+                    should_save() or self.saver.failed,
                     should_stop(),
                 )
                 spike = position.spikes.window.add(spec.spikes, position.step, taken.loss, taken.norm)
@@ -205,12 +212,15 @@ class _Training:
         position.step += 1
         position.interval.add(taken, spec.optimizer.clip_norm)
         last = position.step == spec.steps
+        saves = last or taken.saves or position.step % spec.checkpoint_every == 0
+        if saves:  # before the curve's line, which tells its pause
+            self.saver.copy(position.step)
         if position.step % spec.log_every == 0 or last:
             self._tell(rate, last)
-        if last or taken.saves or position.step % spec.checkpoint_every == 0:
+        if saves:
             if self.curve is not None:  # before the receipt: a resumed run goes on after these lines
                 self.curve.flush()
-            self.saver.save(position.step, position.to_state(spec, self.session))
+            self.saver.write(position.to_state(spec, self.session))
             if last or taken.stops:
                 self.saver.finish()
         if taken.stops and not last:

@@ -23,7 +23,7 @@ BACK = {"action": "rollback", "window": 32, "lasting": 1, "rollback_steps": 5, "
 CHANGES: dict[str, Any] = {
     "steps": 80,
     "checkpoint_every": 10,
-    "checkpoints_kept": 3,
+    "checkpoints_kept": 1,
     "log_every": 5,
     "spikes": BACK,
 }
