@@ -104,6 +104,7 @@ class Meter:
             "checkpoint_pause_s": checkpoint_pause,
             "peak_memory_gb": self._peak_memory() / 1e9,
             "restarts": self._restarts,
+            "time": time.time(),
         }
 
     def _peak_memory(self) -> int:
