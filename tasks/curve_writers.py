@@ -82,7 +82,7 @@ class MLflow:
     takes_back = False
 
     def __init__(self, address: str | None, path: NodePath, spec: dict[str, Any]):
-        """`address`: a tracking server's URL, or a folder, which gets a database; None is MLFLOW_TRACKING_URI, or MLflow's
+        """`address`: a tracking server, or a folder, which gets a database; None is MLFLOW_TRACKING_URI, or MLflow's
         own default."""
         mlflow = _imported("mlflow", "mlflow")
         if address is not None and "://" not in address:

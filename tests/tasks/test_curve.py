@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,12 +293,13 @@ def test_wandb_takes_the_lines_offline(store: Store, tmp_path: Path, monkeypatch
     training.finish()
     feed(store, PATH, WeightsAndBiases(tmp_path / "wandb-folder", PATH, {"steps": 50}), follow=False)
     (file,) = (tmp_path / "wandb-folder").rglob("*.wandb")
-    found = []
-    for data in wandb_records(file):
-        record = wandb_internal_pb2.Record.FromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            found.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 20
+    while len(found) < len(lines) and time.monotonic() < deadline:  # its own process writes it
+        time.sleep(0.1)
+        records = [wandb_internal_pb2.Record.FromString(data) for data in wandb_records(file)]
+        histories = [record.history.item for record in records if record.HasField("history")]
+        found = [{"/".join(one.nested_key): json.loads(one.value_json) for one in items} for items in histories]
     assert [row["_step"] for row in found] == [one["step"] for one in lines]
     for row, one in zip(found, lines, strict=True):
         assert {name: row[name] for name in numbers_of(one)} == numbers_of(one)
