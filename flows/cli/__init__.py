@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flows.cli import audit, inspect, maintain, plan, plan_compute, retract, run, services
+from flows.cli import audit, curve, inspect, maintain, plan, plan_compute, retract, run, services
 
 app = typer.Typer(
     name="headrace",
@@ -20,6 +20,7 @@ app.command(epilog="Example: headrace status")(inspect.status)
 app.command(epilog="Example: headrace why dedup --recipe demo --set dedup.jaccard=0.85")(inspect.why)
 app.command(epilog="Example: headrace audit demo --sql 'SELECT rule, count(*) FROM audit GROUP BY rule'")(audit.audit)
 app.command(epilog="Example: headrace compare last 20261122-101500-demo-3f2a")(inspect.compare)
+app.command(epilog="Example: headrace curve last --to tensorboard --follow")(curve.curve)
 app.command(epilog="Example: headrace retract --urls takedown.txt --reason 'ticket 4711'")(retract.retract)
 app.command(epilog="Example: headrace verify --deep")(maintain.verify)
 app.command(epilog="Example: headrace doctor --store s3://bucket/headrace")(maintain.doctor)

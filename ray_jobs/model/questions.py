@@ -67,9 +67,7 @@ def questions_of(sets: Checkpoint, encoder: Encoder, most: int) -> list[Question
 
 def parsed(record: Mapping[str, Any]) -> tuple[str, list[str], int] | None:
     """Text, choices and the right one; None where the record is no such question."""
-    text, choices, answer = (
-        next((record[name] for name in names if name in record), None) for names in (TEXTS, CHOICES, ANSWERS)
-    )
+    text, choices, answer = (_first(record, names) for names in (TEXTS, CHOICES, ANSWERS))
     labels: list[Any] = []
     if isinstance(choices, dict):  # ARC's
         choices, labels = choices.get("text"), list(choices.get("label") or [])
@@ -84,6 +82,10 @@ def parsed(record: Mapping[str, Any]) -> tuple[str, list[str], int] | None:
     if type(answer) is not int or not 0 <= answer < len(choices):
         return None
     return text, choices, answer
+
+
+def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((record[name] for name in names if name in record), None)
 
 
 def encoded(encoder: Encoder, name: str, text: str, choices: Sequence[str], gold: int) -> Question:

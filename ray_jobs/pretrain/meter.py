@@ -112,6 +112,7 @@ class Meter:
             "peak_memory_gb": self._peak_memory() / 1e9,
             "restarts": self._restarts,
             "spikes": len(position.spikes.spikes),
+            "time": time.time(),
         }
 
     def _peak_memory(self) -> int:

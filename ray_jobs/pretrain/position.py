@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from configs.pretrain import PretrainSpec
-from ray_jobs.pretrain.curve import Segment, segments_of
+from ray_jobs.checkpoint.curve import Segment
+from ray_jobs.pretrain.curve import segments_of
 from ray_jobs.pretrain.meter import Interval
 from ray_jobs.pretrain.spikes import SpikeState, batch_of
 from ray_jobs.pretrain.steps import StepReceipt

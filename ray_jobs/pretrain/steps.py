@@ -95,7 +95,8 @@ class StepStore:
 
     def keep_newest(self, count: int, permanent_every: int | None = None, from_step: int | None = None) -> None:
         """Deletes all but the newest `count` checkpoints, those from `from_step` on and those whose step is a multiple
-        of `permanent_every`, receipts first, and what other sessions left half-written: of older steps, and of those that stand."""
+        of `permanent_every`, receipts first, and what other sessions left half-written: of older steps, and of those
+        that stand."""
         receipts = self.receipts()
         if not receipts:
             return

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,19 @@ def documents() -> tuple[str, ...]:
 
 @functools.cache
 def tokenizer_json() -> str:
+    return trained_tokenizer(documents())
+
+
+def trained_tokenizer(texts: Sequence[str]) -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = [END_OF_TEXT, PADDING]
     tokenizer.train_from_iterator(
-        documents(),
+        texts,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT, PADDING], initial_alphabet=alphabet, show_progress=False
+            vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         ),
     )
     return tokenizer.to_str()
@@ -102,38 +108,49 @@ def publish(
     return Checkpoint(store, manifest)
 
 
-def publish_tokenizer(store: Store, salt: str = "") -> Checkpoint:
+def publish_tokenizer(store: Store, salt: str = "", made: str | None = None) -> Checkpoint:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "clean_up_tokenization_spaces": False,
     }
-    files = {"tokenizer.json": tokenizer_json().encode(), "tokenizer_config.json": json.dumps(config).encode()}
+    files = {
+        "tokenizer.json": (made or tokenizer_json()).encode(),
+        "tokenizer_config.json": json.dumps(config).encode(),
+    }
     return publish(store, "tokenizer", {"tokenizer": files}, salt=salt)
 
 
 def publish_tokens(store: Store, tokenizer: Checkpoint, num_documents: int | None = None) -> Checkpoint:
     """Every tenth document is held out."""
     encode = Tokenizer.from_str(tokenizer_json()).encode
+    parts: dict[str, list[tuple[list[int], int]]] = {"train": [], "heldout": []}
+    for i, text in enumerate(documents()[:num_documents]):
+        parts["train" if i % 10 else "heldout"].append((encode(text).ids, len(text.encode())))
+    return publish_encoded(store, tokenizer, parts, salt=str(num_documents))
+
+
+def publish_encoded(
+    store: Store, tokenizer: Checkpoint, parts: dict[str, list[tuple[list[int], int]]], salt: str = ""
+) -> Checkpoint:
+    """A tokens node of these documents, each its token ids and its bytes, in train and heldout."""
     stages = {}
-    for stage in ("train", "heldout"):
-        chosen = [text for i, text in enumerate(documents()[:num_documents]) if (i % 10 == 0) == (stage == "heldout")]
-        encoded = [[*encode(text).ids, 0] for text in chosen]
-        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    for stage, documents_of in parts.items():
+        lengths = np.array([len(ids) + 1 for ids, _ in documents_of], dtype=np.int64)
         index = pa.table(
             {
-                "id": [f"{stage}/{i}" for i in range(len(chosen))],
-                "source": ["documents"] * len(chosen),
-                "shard": pa.array(np.zeros(len(chosen), dtype=np.int32)),
+                "id": [f"{stage}/{i}" for i in range(len(documents_of))],
+                "source": ["documents"] * len(documents_of),
+                "shard": pa.array(np.zeros(len(documents_of), dtype=np.int32)),
                 "start": pa.array(np.cumsum(lengths) - lengths),
                 "length": pa.array(lengths),
-                "bytes": pa.array([len(text.encode()) for text in chosen], pa.int64()),
+                "bytes": pa.array([size for _, size in documents_of], pa.int64()),
             }
         )
         sink = io.BytesIO()
         pq.write_table(index, sink)
-        stream = np.array([token for ids in encoded for token in ids], dtype="<u2")
+        stream = np.array([token for ids, _ in documents_of for token in (*ids, 0)], dtype="<u2")
         stages[stage] = {"tokens.bin": stream.tobytes(), "index.parquet": sink.getvalue()}
     metrics = {"dtype": "uint16", "end_of_text": 0}
-    return publish(store, "tokens", stages, metrics, {"tokenizer": tokenizer}, salt=str(num_documents))
+    return publish(store, "tokens", stages, metrics, {"tokenizer": tokenizer}, salt=salt)
