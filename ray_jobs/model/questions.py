@@ -67,7 +67,8 @@ def questions_of(sets: Checkpoint, encoder: Encoder, most: int) -> list[Question
 
 def parsed(record: Mapping[str, Any]) -> tuple[str, list[str], int] | None:
     """Text, choices and the right one; None where the record is no such question."""
-    text, choices, answer = (_first(record, names) for names in (TEXTS, CHOICES, ANSWERS))
+    text, answer = _first(record, TEXTS), _first(record, ANSWERS)
+    choices: Any = _first(record, CHOICES)
     labels: list[Any] = []
     if isinstance(choices, dict):  # ARC's
         choices, labels = choices.get("text"), list(choices.get("label") or [])

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,6 @@ from ray_jobs.report.page import Section
 CURVE = "metrics.jsonl"
 STYLES = "abcdefg"
 LEGEND_CHARACTERS = 40
-SPIKE_WINDOW = 20
-SPIKE_RATIO = 3.0
-"""A norm this many times the median of the lines before it is called a spike."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +37,16 @@ def training_section(nodes: Nodes) -> Section | None:
 
 def _view(node: Node) -> TrainingView:
     curve = read_curve(node)
-    restarts = restarts_of(node)
-    marks = [Mark(step, f"training went on from the checkpoint of step {step}") for step in restarts]
-    norms = column(curve, "grad_norm_max") or column(curve, "grad_norm")
-    spikes = spikes_of(norms)
+    history = history_of(node)
+    marks = [Mark(step, f"training went on from the checkpoint of step {step}") for step in history.restarts]
+    marks += [Mark(step, f"spike of the {words}") for step, words in history.spikes]
     figures = [Figure("Loss", "nats a token, training batches", _chart(curve, [("loss", "a")], "nats", marks))]
     figures += _heldout(curve, marks)
-    if norms:
+    if column(curve, "grad_norm"):
         names = [("grad_norm_max", "b"), ("grad_norm", "a")]
-        norm_marks = [*marks, *(Mark(step, f"gradient norm {norm:.3g}") for step, norm in spikes)]
-        figures.append(
-            Figure(
-                "Gradient norm",
-                "before clipping, on a logarithmic scale",
-                _chart(curve, names, "norm", norm_marks, True),
-            )
-        )
+        chart = _chart(curve, names, "norm", marks, True)
+        figures.append(Figure("Gradient norm", "before clipping, on a logarithmic scale", chart))
+    figures += _attention(curve, marks)
     if column(curve, "learning_rate"):
         figures.append(Figure("Learning rate", "", _chart(curve, [("learning_rate", "a")], "rate", [])))
     if column(curve, "tokens_per_second"):
@@ -66,11 +56,10 @@ def _view(node: Node) -> TrainingView:
         figures.append(
             Figure("MFU", "share of the GPUs' peak operations", _chart(curve, [("mfu", "a")], "share", marks))
         )
-    notes = [f"{plural(len(restarts), 'restart')}, at step {_list(restarts)}"] if restarts else []
-    if spikes:
-        notes.append(
-            f"{plural(len(spikes), 'spike')} of the gradient norm, at step {_list([step for step, _ in spikes])}"
-        )
+    notes = []
+    if history.restarts:
+        notes.append(f"{plural(len(history.restarts), 'restart')}, at step {_list(history.restarts)}")
+    notes += [f"Spike at step {step}: {words}" for step, words in history.spikes]
     return TrainingView(node, facts(node), figures, notes)
 
 
@@ -91,6 +80,23 @@ def _heldout(curve: Sequence[dict[str, Any]], marks: Sequence[Mark]) -> list[Fig
     return figures
 
 
+def _attention(curve: Sequence[dict[str, Any]], marks: Sequence[Mark]) -> list[Figure]:
+    """How layers attend, by the one that is nearest to collapse and the one in the middle."""
+    figures = []
+    for name, title, unit, extreme, words in (
+        ("attention_max_logit", "Largest attention logit", "logit", max, "highest layer"),
+        ("attention_entropy", "Entropy of attention", "nats", min, "lowest layer"),
+    ):
+        layers = column(curve, name)
+        if layers:
+            series = [
+                Series(words, [(step, extreme(values)) for step, values in layers], "b"),
+                Series("median layer", [(step, statistics.median(values)) for step, values in layers], "a"),
+            ]
+            figures.append(Figure(title, "one sequence a rank", line_chart(series, "step", unit, marks=marks)))
+    return figures
+
+
 def _styled(lines: dict[str, list[tuple[float, float]]], styles: str) -> list[Series]:
     pairs = zip(lines.items(), itertools.cycle(styles), strict=False)
     return [Series(name[:LEGEND_CHARACTERS], points, style) for (name, points), style in pairs]
@@ -102,7 +108,7 @@ def read_curve(node: Node) -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in data.decode().splitlines() if line), key=lambda record: record["step"])
 
 
-def column(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+def column(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, Any]]:
     return [(record["step"], record[name]) for record in curve if name in record]
 
 
@@ -115,23 +121,32 @@ def columns(curve: Sequence[dict[str, Any]], name: str) -> dict[str, list[tuple[
     return found
 
 
-def spikes_of(norms: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(step, norm) where the norm leaps out of the lines before it; the first lines have none to leap out of."""
-    found = []
-    for place in range(SPIKE_WINDOW, len(norms)):
-        before = statistics.median(norm for _, norm in norms[place - SPIKE_WINDOW : place])
-        if math.isfinite(norms[place][1]) and norms[place][1] > SPIKE_RATIO * before:
-            found.append(norms[place])
-    return found
+@dataclass(frozen=True)
+class History:
+    """What happened to a training beside its steps, by the newest training checkpoint's receipt."""
+
+    restarts: list[int]
+    """Steps from which a new session went on."""
+    spikes: list[tuple[int, str]]
+    """Steps of loss spikes, and what was seen and done."""
 
 
-def restarts_of(node: Node) -> list[int]:
-    """Steps from which a new session went on, by the newest training checkpoint's receipt."""
+def history_of(node: Node) -> History:
     store, path = node.checkpoint.store, NodePath(node.kind, node.checkpoint.key)
     newest = max((entry.path for entry in store.list(path.receipts("steps"))), default=None)
     data = store.get(newest) if newest else None
-    segments = json.loads(data).get("state", {}).get("segments", []) if data else []
-    return [segment["first"] for segment in segments[1:]]
+    state = json.loads(data)["state"] if data else {}
+    restarts = [segment["first"] for segment in state.get("segments", [])[1:]]
+    spikes = [(spike["step"], _in_words(spike)) for spike in state.get("spikes", {}).get("spikes", [])]
+    return History(restarts, spikes)
+
+
+def _in_words(spike: dict[str, Any]) -> str:
+    value = "" if spike["value"] is None else f" {spike['value']:.3g} where {spike['median']:.3g} was usual"
+    if spike["back_to"] is None:
+        return f"{spike['kind']}{value}"
+    batches = sum(hole["count"] for hole in spike["skipped"])
+    return f"{spike['kind']}{value}; back to step {spike['back_to']}, past {batches:,} batches of data"
 
 
 def _chart(

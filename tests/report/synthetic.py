@@ -230,6 +230,8 @@ def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
             "loss": 7.6 * math.exp(-n / 20) + 2,
             "grad_norm": 1.0,
             "grad_norm_max": 9.0 if n == 40 else 1.5,
+            "attention_max_logit": [4.0 + n, 2.0, 3.0],
+            "attention_entropy": [0.5, 2.0, 3.0],
             "learning_rate": 1e-3 * min(1, n / 5),
             "tokens_per_second": 30_000 + n,
             **(heldout(n) if n % 20 == 0 else {}),
@@ -245,7 +247,10 @@ def trained(store: Store, tokens: Checkpoint, tokenizer: Checkpoint) -> Checkpoi
         store, "pretrain", {"model": [shard]}, {"tokens": tokens, "tokenizer": tokenizer}, metrics, seconds=120
     )
     segments = [{"session": "a", "first": 0, "last": 200}, {"session": "b", "first": 200, "last": 600}]
-    receipt = {"step": 600, "session": "b", "world_size": 2, "files": [], "state": {"segments": segments}}
+    spike = {"step": 400, "kind": "loss", "value": 7.5, "median": 3.1, "back_to": 300}
+    spikes = {"spikes": [{**spike, "skipped": [{"first": 390, "count": 20}]}]}
+    state = {"segments": segments, "spikes": spikes}
+    receipt = {"step": 600, "session": "b", "world_size": 2, "files": [], "state": state}
     store.create(f"{checkpoint.manifest.path.receipts('steps')}00000600.json", json.dumps(receipt).encode())
     return checkpoint
 

@@ -113,7 +113,9 @@ def test_figures_are_those_of_the_checkpoints(graph: dict[str, Checkpoint]) -> N
     assert "step 400: two.documentation.example.org 1.933" in heldout.text() and "step 600: all 1.6" in heldout.text()
     assert heldout.attributes["viewbox"] == "0 0 520 268"  # one more row for names that are so long
     assert "step 600: service-questions 0.55" in charts["Questions"].text()
-    assert "1 spike of the gradient norm, at step 400" in section(page, "training").text()
+    told = section(page, "training").text()
+    assert "Spike at step 400: loss 7.5 where 3.1 was usual; back to step 300, past 20 batches of data" in told
+    assert "Largest attention logit" in told and "lowest layer" in told
     assert "CC-TEST: 4 files, 4 KB" in section(page, "lineage").text()
     assert "shard 7 of documents was given up" in section(page, "nodes").text()
 

@@ -11,7 +11,6 @@ from ray_jobs.report.duplicates import differences, words_of
 from ray_jobs.report.figures import compact, data_size, dollars, duration, excerpt, figure, masked, printable, share
 from ray_jobs.report.nodes import spread
 from ray_jobs.report.tokens import cut, token_sizes
-from ray_jobs.report.training import spikes_of
 
 
 @pytest.mark.parametrize(
@@ -161,10 +160,3 @@ def test_text_that_spells_a_special_token_is_cut_as_text(tokenizer: Tokenizer) -
     assert made.encode("<|endoftext|>").ids == [number]
     pieces = cut(made, "<|endoftext|>")
     assert len(pieces) > 1 and str(number) not in {piece.ids for piece in pieces}
-
-
-def test_a_spike_is_what_leaps_out_of_the_lines_before_it() -> None:
-    calm = [(float(step), 1.0) for step in range(60)]
-    assert spikes_of(calm) == [] and spikes_of([]) == []
-    assert spikes_of([*calm, (60.0, 3.5), (61.0, 1.0)]) == [(60.0, 3.5)]
-    assert spikes_of([(0.0, 50.0), *calm]) == []
