@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from ray_jobs.model.loss import LossModel, TokenLoss
-from ray_jobs.pretrain import launch, trainer
+from ray_jobs.pretrain import launch
 from ray_jobs.pretrain.curve import read_curve
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.steps import StepReceipt, StepStore
 from ray_jobs.pretrain.trainer import TrainingStopped
-from ray_jobs.tokenizer.loader import TokenDataset
+from tests.pretrain.harm import Harm, Poisoned, collapsed, harmed, not_a_number, outsized
 from tests.pretrain.test_trainer import stop_at
 
 Jobs = Callable[..., TrainingJob]
@@ -28,22 +25,6 @@ CHANGES: dict[str, Any] = {
     "spikes": BACK,
 }
 pytestmark = pytest.mark.usefixtures("one_rank")
-
-
-class Poisoned:
-    """The job's samples; those of some global batches are a single token again and again, which the model cannot have
-    learnt."""
-
-    def __init__(self, samples: TokenDataset, batches: range, global_batch: int):
-        self.samples, self.batches, self.global_batch = samples, batches, global_batch
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def batch(self, first: int, count: int) -> np.ndarray:
-        tokens_BL = self.samples.batch(first, count)
-        assert isinstance(tokens_BL, np.ndarray)
-        return np.full_like(tokens_BL, 501) if first // self.global_batch in self.batches else tokens_BL
 
 
 @pytest.fixture
@@ -118,62 +99,23 @@ def test_too_many_are_an_error_that_tells_them(job: Jobs, poison: Callable[[rang
         train_rank(hopeless)
 
 
-def once_at(step: int, harm: Callable[[LossModel], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Does harm before a step's forward pass, the first time that it is taken."""
-    real, taken = trainer.take_step, iter(range(1000))
-
-    def take_step(model: LossModel, *arguments: Any) -> Any:
-        if next(taken) == step:
-            harm(model)
-        return real(model, *arguments)
-
-    monkeypatch.setattr(trainer, "take_step", take_step)
-
-
-def outsized(model: LossModel) -> None:
-    """The loss's slope of this one step is 10¹⁰ times too large."""
-    forward = model.forward
-
-    def scaled(*arguments: Any) -> TokenLoss:
-        model.forward = forward  # type: ignore[method-assign]
-        loss = forward(*arguments)
-        return loss._replace(total=loss.total * 1e10)
-
-    model.forward = scaled  # type: ignore[method-assign]
-
-
-def collapsed(model: LossModel) -> None:
-    """Queries and keys grow until a token attends to a single one."""
-    with torch.no_grad():
-        for layer in model.model.model.layers:
-            for name in ("q_proj", "k_proj"):
-                getattr(layer.self_attn, name).weight.to_local().mul_(100)
-
-
-def not_a_number(model: LossModel) -> None:
-    with torch.no_grad():
-        next(model.parameters()).to_local()[0] = torch.nan
-
-
 @pytest.mark.parametrize(
     ("harm", "kind"),
-    [(outsized, "gradient norm"), (collapsed, ""), (not_a_number, "not a number")],
+    [(outsized(1e10), "gradient norm"), (collapsed(100), ""), (not_a_number, "not a number")],
 )
-def test_what_harms_a_model_once_is_undone(
-    job: Jobs, monkeypatch: pytest.MonkeyPatch, harm: Callable[[LossModel], None], kind: str
-) -> None:
+def test_what_harms_a_model_once_is_undone(job: Jobs, harm: Harm, kind: str) -> None:
     undisturbed = job("undisturbed", CHANGES)
     train_rank(undisturbed)
     assert final(undisturbed).state["spikes"]["spikes"] == []
-    once_at(AT, harm, monkeypatch)
-    harmed = job("harmed", {**CHANGES, "attention_every": 5})
-    train_rank(harmed)
-    (spike,) = final(harmed).state["spikes"]["spikes"]
+    spoiled = job("spoiled", {**CHANGES, "attention_every": 5})
+    with harmed(AT, harm):
+        train_rank(spoiled)
+    (spike,) = final(spoiled).state["spikes"]["spikes"]
     if kind:
         assert (spike["step"], spike["kind"], spike["back_to"]) == (AT, kind, 40)
     else:  # so small a model hardly attends, and takes some steps until its loss or gradient tells
         assert AT <= spike["step"] < AT + 10 and spike["back_to"] <= AT
     # Other data than the undisturbed training's, so not its loss to the bit.
-    assert losses(harmed)[-1][1] == pytest.approx(losses(undisturbed)[-1][1], abs=0.15)
-    attention = read_curve(harmed.store, harmed.path, final(harmed))
-    assert all(len(line["attention_max_logit"]) == 2 and max(line["attention_max_logit"]) < 50 for line in attention)
+    assert losses(spoiled)[-1][1] == pytest.approx(losses(undisturbed)[-1][1], abs=0.15)
+    curve = read_curve(spoiled.store, spoiled.path, final(spoiled))
+    assert all(len(line["attention_max_logit"]) == 2 and max(line["attention_max_logit"]) < 50 for line in curve)
