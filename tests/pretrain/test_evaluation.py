@@ -26,6 +26,7 @@ from ray_jobs.pretrain import meter as meter_module
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.measured import largest, measured
 from ray_jobs.pretrain.meter import Interval, Meter
+from ray_jobs.pretrain.position import Position
 from ray_jobs.pretrain.trainer import TrainingStopped
 from ray_jobs.tokenizer.heldout import HeldOut, domains_of, heldout_documents
 from tests.pretrain.conftest import SPEC
@@ -176,10 +177,10 @@ def test_the_time_of_evaluations_is_of_no_step(monkeypatch: pytest.MonkeyPatch) 
 
     interval = Interval(steps=3, loss=3.0)
     lasts(2)
-    assert meter.record(3, interval, 0.1, 0.0)["tokens_per_second"] == 3 * 8 * 32 / 2
+    assert meter.record(Position(3, interval), 0.1, 0.0)["tokens_per_second"] == 3 * 8 * 32 / 2
     meter.apart(lambda: lasts(100))
     lasts(4)
-    assert meter.record(6, interval, 0.1, 0.0)["tokens_per_second"] == 3 * 8 * 32 / 4
+    assert meter.record(Position(6, interval), 0.1, 0.0)["tokens_per_second"] == 3 * 8 * 32 / 4
 
 
 def heldout(*pairs: tuple[str, int]) -> list[HeldOut]:
