@@ -1,5 +1,6 @@
 """The model and its optimizer over all ranks: FSDP2 layer by layer, in copies where that is wanted, compiled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,11 @@ def build(
     fully_shard(model, **options)
     register_fsdp_forward_method(model, "nlls")
     for module in model.modules():
-        if isinstance(module, FSDPModule) and world > 1:  # one rank would divide by 1, a pass over all gradients
+        if not isinstance(module, FSDPModule):
+            continue
+        if world == 1:
+            module.set_custom_reduce_scatter(_OneBuffer())  # type: ignore[arg-type] # its base class is not public
+        else:  # one rank would divide by 1, a pass over all gradients
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     materialise(model.model, device)
@@ -73,6 +78,25 @@ def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
         )
     shape = (world // shard_ranks, shard_ranks)
     return init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
+
+
+class _OneBuffer:
+    """Of a single rank: what goes into the reduction of gradients is what comes out of it, so that FSDP copies nothing;
+    otherwise it would read and write all gradients once more, in fp32."""
+
+    def __init__(self) -> None:
+        self._input: Tensor | None = None
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """FSDP asks for the input, then for the output."""
+        if self._input is None:
+            self._input = torch.empty(*size, dtype=dtype, device=device)
+            return self._input
+        output, self._input = self._input, None
+        return output
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        raise AssertionError("one rank has nothing to reduce")
 
 
 def reshard(model: LossModel) -> None:

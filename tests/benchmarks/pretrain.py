@@ -36,6 +36,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultReduceScatter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.model import ModelSpec
@@ -78,6 +80,7 @@ class Variant:
     """Of `titan`: FSDP; else autocast, as it does on one GPU."""
     profile: int = 0
     saves: int = 2
+    copies: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
@@ -137,6 +140,10 @@ def ours(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
 
     spec = variant.spec()
     model, optimizer = build(spec, VOCABULARY, device)
+    if variant.copies:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_custom_reduce_scatter(DefaultReduceScatter())
     initialise(model.model, spec.seed)
 
     def step(number: int) -> float:
@@ -263,7 +270,7 @@ def measure(variant: Variant, dataset: TokenDataset, device: torch.device) -> di
                 last = step(number)
             wait(cuda)
             seconds.append((time.perf_counter() - start) / variant.steps)
-        if variant.profile and dist.get_rank() == 0:
+        if variant.profile:
             profile(step, number + 1)
     tokens = variant.batch * variant.accumulate * dist.get_world_size() * variant.length
     size = model_size(MODELS[variant.model], VOCABULARY, variant.length)
@@ -294,7 +301,8 @@ def profile(step: Step, number: int) -> None:
     with torch.profiler.profile(activities=activities) as profiler:
         step(number)
         torch.cuda.synchronize()
-    print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90))
+    if dist.get_rank() == 0:
+        print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=45, max_name_column_width=70))
 
 
 def main() -> None:
