@@ -11,6 +11,7 @@ behind the harm and over the last tenth. Where the rate is too high, it is that 
 
 import argparse
 import contextlib
+import datetime
 import json
 import logging
 import statistics
@@ -121,7 +122,7 @@ def study(steps: int) -> list[dict[str, Any]]:
                 losses, spikes, error = loss_of(Path(folder), spec, harm)
             if cause == "undisturbed":
                 usual = losses
-            row = {"remedy": remedy, "cause": cause, "gave_up": error, "rollbacks": len(spikes)}
+            row = {"remedy": remedy, "cause": cause, "gave_up": error, "spikes": len(spikes)}
             if losses is not None:
                 begin = 0 if setting else at
                 behind = [mine - other for mine, other in zip(losses[begin:], usual[begin:], strict=True)]
@@ -138,7 +139,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.stability", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--out", type=Path, default=RESULTS / "stability.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"stability-{datetime.date.today():%Y%m%d}.json")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
