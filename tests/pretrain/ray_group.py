@@ -1,7 +1,8 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
 REQUEST holds `training`, the arguments of `job_of`, and what happens. After the first checkpoint: `kill`, a worker is
-killed; `stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
+killed; `kill-saving`, one is killed while it writes its part of the second, as `held` of the training makes it wait;
+`stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
 gone. After the first lines of the curve: `return`, the second machine is gone and comes back when the other has begun
 alone; when both train, this process gets SIGTERM.
 """
@@ -59,7 +60,9 @@ def after_first_checkpoint(job: TrainingJob, happens: str, machines: list[Machin
         os.kill(os.getpid(), signal.SIGTERM)
         return
     wait_until(lambda: bool(StepStore(job.store, job.path).receipts()))
-    if happens == "kill":
+    if happens == "kill-saving":
+        wait_until((Path(job.store.url.removeprefix("file://")) / "held").exists)
+    if happens.startswith("kill"):
         kill_a_worker()
     elif happens == "lose":
         machines.pop().vanish()
