@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 def train(training: dict[str, Any], happens: str = "nothing") -> str:
     request = json.dumps({"training": training, "happens": happens})
     command = [sys.executable, "-m", "tests.pretrain.ray_group", request]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

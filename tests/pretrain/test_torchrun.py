@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -60,15 +59,6 @@ def wait_for_checkpoint(steps: StepStore) -> None:
         time.sleep(0.05)
 
 
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-
-
 def assert_curve_is_that_of_one_rank(steps: StepStore, job: TrainingJob, world_sizes: list[int]) -> None:
     """And what trained the last of several sessions had the last of `world_sizes`."""
     final = steps.of_step(job.spec.steps)
@@ -99,32 +89,6 @@ def test_killed_and_started_with_another_number_of_ranks_it_goes_on(
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_curve_is_that_of_one_rank(steps, job, [2, 3])
-
-
-@pytest.mark.slow
-def test_elastic_torchrun_goes_on_with_the_machine_that_is_left(store: Store, inputs: dict[str, Checkpoint]) -> None:
-    _, url = published(store, inputs, steps=100, checkpoint_every=20, log_every=20)
-    job = job_of(url, 1)
-    steps = StepStore(store, job.path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-id", "elastic", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    quick = ["--rdzv-conf", "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3"]
-    options = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", *rendezvous, *quick]
-    # The machine of the rendezvous is the one that stays.
-    stays = subprocess.Popen(torchrun(url, *options), cwd=ROOT)
-    wait_for_port(port)
-    goes = subprocess.Popen(torchrun(url, *options), cwd=ROOT)
-    try:
-        wait_for_checkpoint(steps)
-        kill(goes)
-        assert stays.wait(timeout=300) == 0
-    finally:
-        for launcher in (stays, goes):
-            if launcher.poll() is None:
-                kill(launcher)
-    assert_curve_is_that_of_one_rank(steps, job, [2, 1])
 
 
 @pytest.mark.slow
