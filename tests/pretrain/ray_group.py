@@ -1,8 +1,7 @@
 """A training under Ray Train on a small cluster of its own: `python -m tests.pretrain.ray_group REQUEST`.
 
 REQUEST holds `training`, the arguments of `job_of`, and what happens. After the first checkpoint: `kill`, a worker is
-killed; `kill-saving`, one is killed while it writes its part of the second, as `held` of the training makes it wait;
-`stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
+killed; `stop`, this process gets SIGTERM, as from `ray job stop`; `lose`, the second of two machines of a CPU each is
 gone. After the first lines of the curve: `return`, the second machine is gone and comes back when the other has begun
 alone; when both train, this process gets SIGTERM.
 """
@@ -51,6 +50,8 @@ class Machine:
 
 
 def after_first_checkpoint(job: TrainingJob, happens: str, machines: list[Machine], gcs_address: str) -> None:
+    """`kill-saving` also is known: a worker is killed while it writes its part of the second one, as `held` of the
+    training makes it wait."""
     if happens == "return":
         wait_until(lambda: num_sessions(job) == 1)
         machines.pop().vanish()
@@ -116,7 +117,7 @@ def main() -> None:
         )
         gcs_address = os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         machines = [Machine(gcs_address)] if two_machines else []
-        wait_until(lambda: ray.cluster_resources().get("CPU") == 2)
+        wait_until(lambda: ray.cluster_resources().get("CPU", 0) >= 2)
         arguments = (job, happens, machines, gcs_address)
         threading.Thread(target=after_first_checkpoint, args=arguments, daemon=True).start()
         began = time.monotonic()
