@@ -50,6 +50,8 @@ class Machine:
 
 
 def after_first_checkpoint(job: TrainingJob, happens: str, machines: list[Machine], gcs_address: str) -> None:
+    """`kill-saving` also is known: a worker is killed while it writes its part of the second one, as `held` of the
+    training makes it wait."""
     if happens == "return":
         wait_until(lambda: num_sessions(job) == 1)
         machines.pop().vanish()
@@ -59,7 +61,9 @@ def after_first_checkpoint(job: TrainingJob, happens: str, machines: list[Machin
         os.kill(os.getpid(), signal.SIGTERM)
         return
     wait_until(lambda: bool(StepStore(job.store, job.path).receipts()))
-    if happens == "kill":
+    if happens == "kill-saving":
+        wait_until((Path(job.store.url.removeprefix("file://")) / "held").exists)
+    if happens.startswith("kill"):
         kill_a_worker()
     elif happens == "lose":
         machines.pop().vanish()
@@ -114,7 +118,7 @@ def main() -> None:
         )
         gcs_address = os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         machines = [Machine(gcs_address)] if two_machines else []
-        wait_until(lambda: ray.cluster_resources().get("CPU") == 2)
+        wait_until(lambda: ray.cluster_resources().get("CPU", 0) >= 2)
         arguments = (job, happens, machines, gcs_address)
         threading.Thread(target=after_first_checkpoint, args=arguments, daemon=True).start()
         began = time.monotonic()

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 def train(training: dict[str, Any], happens: str = "nothing") -> str:
     request = json.dumps({"training": training, "happens": happens})
     command = [sys.executable, "-m", "tests.pretrain.ray_group", request]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -33,6 +33,12 @@ def losses(store: Store, name: str, step: int) -> list[tuple[int, float]]:
     receipt = StepStore(store, NodePath("pretrain", name)).of_step(step)
     assert receipt is not None and receipt.world_size == 2
     return [(line["step"], line["loss"]) for line in read_curve(store, NodePath("pretrain", name), receipt)]
+
+
+def segments(store: Store, name: str, step: int) -> list[tuple[int, int]]:
+    receipt = StepStore(store, NodePath("pretrain", name)).of_step(step)
+    assert receipt is not None
+    return [(segment["first"], segment["last"]) for segment in receipt.state["segments"]]
 
 
 def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_two_undisturbed_ranks(
@@ -49,6 +55,20 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_two_undisturbed_ra
     assert receipt is not None and len({segment["session"] for segment in receipt.state["segments"]}) == 2
 
 
+def test_a_worker_that_dies_in_mid_save_costs_that_checkpoint_only(store: Store, training: Training) -> None:
+    changes = {"steps": 60, "checkpoint_every": 20, "log_every": 20, "checkpoints_kept": 9}
+    said = train(training("ray", changes, held=True, workers=2, infrastructure_retries=2), "kill-saving")
+    assert "killed one of 2 workers" in said and "60 of 60 steps" in said
+    for status, output in finish(start(2, [training("processes", changes)])):
+        assert status == 0, output
+    assert segments(store, "ray", 60) == [(0, 20), (20, 60)]
+    assert losses(store, "ray", 60) == losses(store, "processes", 60)
+    # The half-written one of step 40 was written anew, by the session that trained it.
+    newest = StepStore(store, NodePath("pretrain", "ray")).receipts()
+    assert [receipt.step for receipt in newest] == [60, 40, 20]
+    assert newest[0].session == newest[1].session != newest[2].session
+
+
 def test_sigterm_leaves_a_last_checkpoint_from_which_the_next_run_goes_on(store: Store, training: Training) -> None:
     changes = {"steps": 600, "checkpoint_every": 20, "log_every": 20}
     said = train(training("stopped", changes, workers=2, infrastructure_retries=2), "stop")
@@ -59,12 +79,6 @@ def test_sigterm_leaves_a_last_checkpoint_from_which_the_next_run_goes_on(store:
     for status, output in finish(start(2, [training("stopped", changes), training("processes", changes)])):
         assert status == 0, output
     assert losses(store, "stopped", 600) == losses(store, "processes", 600)
-
-
-def segments(store: Store, name: str, step: int) -> list[tuple[int, int]]:
-    receipt = StepStore(store, NodePath("pretrain", name)).of_step(step)
-    assert receipt is not None
-    return [(segment["first"], segment["last"]) for segment in receipt.state["segments"]]
 
 
 def test_when_a_machine_is_lost_the_other_goes_on_from_the_last_checkpoint(store: Store, training: Training) -> None:

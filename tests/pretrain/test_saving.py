@@ -256,7 +256,7 @@ def test_kill_9_of_a_rank_in_mid_save_leaves_no_checkpoint_of_that_step(job: Job
     assert isinstance(held.store, FileStore)
     mark = held.store.root / "held"
     ranks = start(2, [{**training("held"), "held": True}])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
 
