@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -309,8 +310,6 @@ def test_wandb_takes_the_lines_offline(store: Store, tmp_path: Path, monkeypatch
 def test_without_the_extra_it_says_how_to_install_it(
     target: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, target, None)
     trained(store)
     result = CliRunner().invoke(app, ["curve", f"pretrain@{PATH.key}", "--to", target, "--store", store.url])
