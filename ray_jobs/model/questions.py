@@ -67,9 +67,11 @@ def questions_of(sets: Checkpoint, encoder: Encoder, most: int) -> list[Question
 
 def parsed(record: Mapping[str, Any]) -> tuple[str, list[str], int] | None:
     """Text, choices and the right one; None where the record is no such question."""
-    text, given, answer = _first(record, TEXTS), _first(record, CHOICES), _first(record, ANSWERS)
-    is_arc = isinstance(given, dict)
-    choices, labels = (given.get("text"), given.get("label") or []) if is_arc else (given, [])
+    text, answer = _first(record, TEXTS), _first(record, ANSWERS)
+    choices: Any = _first(record, CHOICES)
+    labels: list[Any] = []
+    if isinstance(choices, dict):  # ARC's
+        choices, labels = choices.get("text"), list(choices.get("label") or [])
     if not isinstance(text, str) or not isinstance(choices, list) or len(choices) < 2:
         return None
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):

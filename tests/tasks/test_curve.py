@@ -103,6 +103,8 @@ def test_a_curve_is_that_of_the_newest_checkpoint_and_what_was_written_since(sto
 def test_figures_within_figures_are_named_by_both_and_words_are_left_out() -> None:
     numbers = numbers_of({"step": 3, "time": 1.0, "loss": 2, "by": {"a": 1.5, "b": {"c": 2}}, "why": "x", "on": True})
     assert numbers == {"loss": 2, "by/a": 1.5, "by/b/c": 2}
+    layers = numbers_of({"entropy": [0.5] * 11, "told": ["spike"]})
+    assert list(layers) == [f"entropy/{layer:02d}" for layer in range(11)]
 
 
 def events_in(file: Path) -> Iterator[Any]:
