@@ -108,8 +108,8 @@ def flattened(fields: dict[str, Any], between: str, prefix: str = "") -> dict[st
 
 
 def numbers_of(line: Line) -> dict[str, float]:
-    """The line's figures by name, such as `loss` and `heldout_bits_per_byte_by_domain/docs.python.org`; those of a list,
-    which holds one a layer, as `attention_entropy/07`."""
+    """The line's figures by name, such as `loss` and `heldout_bits_per_byte_by_domain/docs.python.org`; where a list
+    holds one a layer, as `attention_entropy/07`."""
     found: dict[str, float] = {}
     for name, value in flattened(line, "/").items():
         values = {name: value}
