@@ -108,12 +108,20 @@ def flattened(fields: dict[str, Any], between: str, prefix: str = "") -> dict[st
 
 
 def numbers_of(line: Line) -> dict[str, float]:
-    """The line's figures by name, such as `loss` and `heldout_bits_per_byte_by_domain/docs.python.org`."""
-    return {
-        name: value
-        for name, value in flattened(line, "/").items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in {"step", "time"}
-    }
+    """The line's figures by name, such as `loss` and `heldout_bits_per_byte_by_domain/docs.python.org`; where a list
+    holds one a layer, as `attention_entropy/07`."""
+    found: dict[str, float] = {}
+    for name, value in flattened(line, "/").items():
+        values = {name: value}
+        if isinstance(value, list):
+            digits = len(str(len(value) - 1))
+            values = {f"{name}/{place:0{digits}d}": one for place, one in enumerate(value)}
+        found |= {
+            one: number
+            for one, number in values.items()
+            if isinstance(number, int | float) and not isinstance(number, bool) and one not in {"step", "time"}
+        }
+    return found
 
 
 def bring_up_to_date(curve: Curve, writer: CurveWriter, written: Written) -> int:

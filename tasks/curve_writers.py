@@ -76,7 +76,8 @@ class TensorBoard:
 class MLflow:
     """A run of an experiment, found again by the node's key; what stands there is gone on with.
 
-    MLflow keeps every value that a step was ever given, so it is told only what a checkpoint made sure.
+    MLflow keeps every value that a step was ever given, so it is told only what a checkpoint made sure, and each step
+    once: steps that training takes again after a loss spike keep what they were first.
     """
 
     takes_back = False
@@ -131,8 +132,8 @@ class MLflow:
 class WeightsAndBiases:
     """A run of a project, whose id is the node's key; what stands there is gone on with.
 
-    W&B takes steps in rising order only, so it is told only what a checkpoint made sure. With WANDB_MODE=offline the
-    whole curve is written into `folder`, for `wandb sync`.
+    W&B takes steps in rising order only, so it is told only what a checkpoint made sure, and each step once. With
+    WANDB_MODE=offline the whole curve is written into `folder`, for `wandb sync`.
     """
 
     takes_back = False

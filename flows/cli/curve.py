@@ -1,5 +1,6 @@
 """headrace curve: the curve of a training, in the terminal or to TensorBoard, MLflow or W&B."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,8 +125,6 @@ class _Terminal:
         return 0
 
     def add(self, line: dict[str, Any]) -> None:
-        import json
-
         if self._as_json:
             print(json.dumps(line), flush=True)
             return

@@ -32,7 +32,7 @@ class Curve:
     lines: tuple[Line, ...]
     sure: int
     """Up to this step a checkpoint stands. Lines behind it may be taken back: where their session dies, the next one
-    takes these steps again."""
+    takes these steps again. Those before it only where training goes back after a loss spike."""
     finished: bool
 
 

@@ -74,8 +74,9 @@ def parsed(record: Mapping[str, Any]) -> tuple[str, list[str], int] | None:
         choices, labels = choices.get("text"), list(choices.get("label") or [])
     if not isinstance(text, str) or not isinstance(choices, list) or len(choices) < 2:
         return None
-    if not all(isinstance(choice, str) and choice for choice in choices):
+    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         return None
+    text = text.rstrip()  # before the space that joins them
     if answer in labels:
         return text, choices, labels.index(answer)
     if isinstance(answer, str) and answer.isdecimal():  # HellaSwag writes numbers as strings

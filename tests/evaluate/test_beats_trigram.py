@@ -32,7 +32,7 @@ SPEC = PretrainSpec.model_validate(
         "checkpoint_every": 1000,
     }
 )
-TWO_CORES = Resources(workers=1, cpus=2)
+ONE_CORE = Resources(workers=1)
 MIN_BYTES, PIECE = 500, 8000
 NUM_HELDOUT = 20
 
@@ -69,17 +69,17 @@ def tokens_of(store: Store) -> dict[str, Checkpoint]:
 def test_a_small_model_beats_modified_kneser_ney_of_order_3_over_the_very_tokens_it_saw(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     inputs = tokens_of(store)
-    samples = training_samples(inputs["tokens"], SPEC, TWO_CORES)
+    samples = training_samples(inputs["tokens"], SPEC, ONE_CORE)
     assert len(samples) == WINDOWS  # an epoch shows each, and no token is left over
     assert inputs["tokens"].files("tokens.bin", "train")[0].bytes == 2 * (WINDOWS * SPEC.sequence_length + 1)
-    output = NodeOutput(store, NodePath("pretrain", "f" * 64), "attempt", TWO_CORES, executor=InlineExecutor)
-    pretrain(SPEC, inputs, output, TWO_CORES)
+    output = NodeOutput(store, NodePath("pretrain", "f" * 64), "attempt", ONE_CORE, executor=InlineExecutor)
+    pretrain(SPEC, inputs, output, ONE_CORE)
     receipt = output.standing("model")
     assert receipt is not None
     files = {file.name: output.read(file) for file in receipt.files}
     inputs["model"] = publish(store, "pretrain", {"model": files}, inputs={"tokenizer": inputs["tokenizer"]})
-    scored = NodeOutput(store, NodePath("evaluate", "e" * 64), "attempt", TWO_CORES, executor=InlineExecutor)
-    evaluate(EvaluateSpec(bootstrap_samples=0, sampling=SamplingSpec(num_samples=0)), inputs, scored, TWO_CORES)
+    scored = NodeOutput(store, NodePath("evaluate", "e" * 64), "attempt", ONE_CORE, executor=InlineExecutor)
+    evaluate(EvaluateSpec(bootstrap_samples=0, sampling=SamplingSpec(num_samples=0)), inputs, scored, ONE_CORE)
     receipt = scored.standing("results")
     assert receipt is not None
     results = json.loads(next(scored.read(file) for file in receipt.files if file.name == "results.json"))

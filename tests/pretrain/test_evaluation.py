@@ -23,6 +23,8 @@ from ray_jobs.external.tables import examples_file
 from ray_jobs.model.architecture import empty_model, materialise, transformers_config
 from ray_jobs.model.questions import Choice, Question, accuracy_by_set, parsed
 from ray_jobs.pretrain import meter as meter_module
+from ray_jobs.pretrain.curve import read_curve
+from ray_jobs.pretrain.evaluation import bits_per_byte
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.measured import largest, measured
 from ray_jobs.pretrain.meter import Interval, Meter
@@ -31,7 +33,7 @@ from ray_jobs.pretrain.trainer import TrainingStopped
 from ray_jobs.tokenizer.heldout import HeldOut, domains_of, heldout_documents
 from tests.pretrain.conftest import SPEC
 from tests.pretrain.corpus import documents, publish, publish_tokens, tokenizer_json
-from tests.pretrain.ranks import finish, start
+from tests.pretrain.ranks import finish, job_of, start
 from tests.pretrain.test_trainer import final, losses, stop_at
 
 Jobs = Callable[..., TrainingJob]
@@ -39,8 +41,6 @@ EVERY_6 = {"evaluation": {"every": 6, "max_documents": 20}}
 
 
 def curve_of(job: TrainingJob) -> list[dict[str, Any]]:
-    from ray_jobs.pretrain.curve import read_curve
-
     return read_curve(job.store, job.path, final(job)[0])
 
 
@@ -143,8 +143,6 @@ def test_a_question_is_answered_by_the_choice_that_is_likeliest_a_byte(
     sets = publish_questions(store, 8)
     arguments = training("asked", {"evaluation": {"every": 12, "max_documents": 3, "num_questions": 5}})
     arguments["inputs"] = {**arguments["inputs"], "eval-sets": sets.key}
-    from tests.pretrain.ranks import job_of
-
     trained = job_of(**arguments)
     train_rank(trained)
     model, encode = model_of(trained), Tokenizer.from_str(tokenizer_json()).encode
@@ -238,11 +236,11 @@ def test_domains_are_sources_where_the_documents_were_collected(
             {"question": "q", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "1"},
             ("q", ["a", "b"], 0),
         ),
-        ({"ctx": "q", "endings": ["a", "b"], "label": "1"}, ("q", ["a", "b"], 1)),
+        ({"ctx": "q\n", "endings": ["a", "b"], "label": "1"}, ("q", ["a", "b"], 1)),
         ({"question": "q", "answer": "#### 3"}, None),  # gsm8k's
         ({"query": "q", "choices": ["a", "b"], "gold": 2}, None),
         ({"query": "q", "choices": ["a"], "gold": 0}, None),
-        ({"query": "q", "choices": ["a", ""], "gold": 0}, None),
+        ({"query": "q", "choices": ["a", " "], "gold": 0}, None),
         ({"query": "q", "choices": ["a", "b"], "gold": True}, None),
     ],
 )
@@ -298,8 +296,6 @@ def test_questions_are_an_input_only_where_they_are_asked() -> None:
 
 
 def test_bits_per_byte_of_a_uniform_guess_is_that_of_its_entropy() -> None:
-    from ray_jobs.pretrain.evaluation import bits_per_byte
-
     given = heldout(("a", 10), ("b", 30))
     nlls = np.array([5 * math.log(512), 20 * math.log(512)])
     assert bits_per_byte(nlls, given, ["x", "y"]) == {"x": pytest.approx(4.5), "y": pytest.approx(6.0)}

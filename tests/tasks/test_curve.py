@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,8 @@ def test_a_curve_is_that_of_the_newest_checkpoint_and_what_was_written_since(sto
 def test_figures_within_figures_are_named_by_both_and_words_are_left_out() -> None:
     numbers = numbers_of({"step": 3, "time": 1.0, "loss": 2, "by": {"a": 1.5, "b": {"c": 2}}, "why": "x", "on": True})
     assert numbers == {"loss": 2, "by/a": 1.5, "by/b/c": 2}
+    layers = numbers_of({"entropy": [0.5] * 11, "told": ["spike"]})
+    assert list(layers) == [f"entropy/{layer:02d}" for layer in range(11)]
 
 
 def events_in(file: Path) -> Iterator[Any]:
@@ -309,8 +312,6 @@ def test_wandb_takes_the_lines_offline(store: Store, tmp_path: Path, monkeypatch
 def test_without_the_extra_it_says_how_to_install_it(
     target: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, target, None)
     trained(store)
     result = CliRunner().invoke(app, ["curve", f"pretrain@{PATH.key}", "--to", target, "--store", store.url])
