@@ -33,9 +33,16 @@ class ScalingLaw(BaseModel):
     def loss(self, parameters: float, tokens: float) -> float:
         return float(self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta)
 
-    def optimum(self, flops: float) -> tuple[float, float]:
-        """Parameters and tokens of the least loss with 6·N·D = flops (Hoffmann et al. 2022, eq. 4)."""
-        product = flops / FLOPS_PER_PARAMETER_TOKEN
+    def optimum(
+        self, flops: float, flops_per_parameter_token: float = FLOPS_PER_PARAMETER_TOKEN
+    ) -> tuple[float, float]:
+        """Parameters and tokens of the least loss with 6·N·D = flops (Hoffmann et al. 2022, eq. 4).
+
+        Args:
+            flops: C.
+            flops_per_parameter_token: another factor than 6, such as that of small models, whose attention counts.
+        """
+        product = flops / flops_per_parameter_token
         scale = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         parameters = float(scale * product**self.size_exponent)
         return parameters, product / parameters

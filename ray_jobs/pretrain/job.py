@@ -16,7 +16,7 @@ from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.model.files import model_files, tokenizer_files, vocabulary_of
-from ray_jobs.model.size import model_size
+from configs.size import model_size
 from ray_jobs.pretrain.curve import read_curve
 from ray_jobs.pretrain.inputs import (
     check_batch,

@@ -35,7 +35,7 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
-from ray_jobs.model.size import model_size
+from configs.size import model_size
 from ray_jobs.pretrain.curve import Segment, segments_of
 from ray_jobs.pretrain.inputs import check_batch
 from ray_jobs.pretrain.meter import Interval, Meter

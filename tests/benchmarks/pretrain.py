@@ -11,7 +11,7 @@ A variant is a kind and its options. Kinds:
 Options: batch (sequences of a micro-batch), accumulate (micro-batches a step), compile (0 or 1), recompute (0 or 1),
 attention (flash, cudnn or any), steps, profile (1 prints the kernels that take longest).
 
-MFU is by the convention of ray_jobs/model/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
+MFU is by the convention of configs/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
 are timed as one, three times, with a barrier before and after, as a training has none between its steps; the figure is
 the median of the three.
 """
@@ -37,7 +37,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.model import ModelSpec
 from configs.pretrain import OptimizerSpec, PretrainSpec
-from ray_jobs.model.size import model_size, peak_flops
+from configs.size import model_size, peak_flops
 from ray_jobs.tokenizer.loader import TokenDataset
 
 VOCABULARY = 32_000

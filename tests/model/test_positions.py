@@ -12,7 +12,7 @@ from configs.pretrain import PretrainSpec
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.files import context_of
 from ray_jobs.model.positions import ntk_theta
-from ray_jobs.model.size import model_size
+from configs.size import model_size
 
 CPU = torch.device("cpu")
 ORIGINAL = 4096

@@ -1,0 +1,18 @@
+"""scaling: the law of a study's losses."""
+
+from ray_jobs.checkpoint.manifest import Manifest
+from tasks.node import NodeTask, all_metrics, count
+
+
+def headline(manifest: Manifest) -> str:
+    metrics = manifest.metrics
+    runs = count(manifest.counters.get("runs", 0), "runs")
+    found = f"best size ∝ C^{float(metrics.get('size_exponent', 0)):.2f}"
+    if "size_exponent_low" in metrics:
+        found += f" ({float(metrics['size_exponent_low']):.2f}–{float(metrics['size_exponent_high']):.2f})"
+    return f"{found}, loss ≥ {float(metrics.get('E', 0)):.2f}, from {runs}"
+
+
+NODE = NodeTask(
+    "scaling", "L(N, D) fitted to a grid of runs, and the best sizes by it.", headline, all_metrics, reads=lambda s, b: 0.0
+)
