@@ -142,14 +142,15 @@ class ScalingStudy(ScalingSpec):
                 raise ValueError(f"leave_out names {name!r}, which is no run: there are {', '.join(known)}")
         if len(self.runs()) < LEAST_RUNS:
             raise ValueError(
-                f"the grid has {len(self.runs())} runs, and a law of {LEAST_RUNS} constants takes {LEAST_RUNS}, ten for "
-                "intervals: add sizes or budgets"
+                f"the grid has {len(self.runs())} runs, and a law of {LEAST_RUNS} constants takes {LEAST_RUNS}, ten "
+                "for intervals: add sizes or budgets"
             )
         return self
 
     def runs(self) -> list[tuple[str, str, float]]:
-        """(name, size, budget) of each run, by budget and size."""
-        cells = [(run_name(size, budget), size, budget) for budget in sorted(self.budgets) for size in self.sizes]
+        """(name, size, budget) of each run, the longest first: the shortest fill what is left of the time."""
+        budgets = sorted(self.budgets, reverse=True)
+        cells = [(run_name(size, budget), size, budget) for budget in budgets for size in self.sizes]
         return [cell for cell in cells if cell[0] not in self.leave_out]
 
     def learning_rate(self, size: str) -> float:

@@ -32,10 +32,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from configs.pretrain import PretrainSpec
+from configs.size import model_size
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
-from configs.size import model_size
 from ray_jobs.pretrain.curve import Segment, segments_of
 from ray_jobs.pretrain.inputs import check_batch
 from ray_jobs.pretrain.meter import Interval, Meter

@@ -78,6 +78,10 @@ class Nodes:
     def of_kind(self, kind: str) -> list[Node]:
         return [node for node in self if node.kind == kind]
 
+    def studied(self) -> set[str]:
+        """Names of the runs of scaling studies, which are told of together."""
+        return {upstream for node in self.of_kind("scaling") for upstream in node.inputs.values()}
+
     def funnels(self) -> list[Node]:
         """The nodes that keep or drop documents."""
         return [node for node in self if "documents_in" in node.manifest.counters]

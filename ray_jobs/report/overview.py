@@ -30,8 +30,11 @@ def tiles(nodes: Nodes, prices: Rates) -> list[Tile]:
         ("pretrain", "train_tokens", "tokens trained on"),
         ("pretrain", "loss", "training loss, nats a token"),
         ("evaluate", "bits_per_byte", "bits per byte, held out"),
+        ("scaling", "runs", "runs of a scaling study"),
+        ("scaling", "size_exponent", "exponent of the best size over compute"),
+        ("scaling", "E", "irreducible loss, nats a token"),
     ):
-        for node in nodes.of_kind(kind)[-1:]:
+        for node in [node for node in nodes.of_kind(kind) if node.name not in nodes.studied()][-1:]:
             value = {**node.manifest.counters, **node.manifest.metrics}.get(name)
             if isinstance(value, int | float):
                 shown.append(Tile(compact(value) if isinstance(value, int) else f"{value:.3f}", label))
@@ -85,6 +88,8 @@ def headline(node: Node) -> str:
             return f"{compact(float(known['parameters']))} parameters, loss {float(known['loss']):.3f}"
         case "evaluate" if "bits_per_byte" in known:
             return f"{float(known['bits_per_byte']):.3f} bits per byte"
+        case "scaling" if {"size_exponent", "E"} <= set(known):
+            return f"best size ∝ C^{float(known['size_exponent']):.2f}, loss ≥ {float(known['E']):.2f}"
     return ", ".join(
         f"{words(name)} {figure(value)}" for name, value in [*metrics.items(), *counters.items()][:NUM_FACTS]
     )

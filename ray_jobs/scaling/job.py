@@ -1,6 +1,6 @@
 """The scaling node: the runs of a grid → the law of their losses, and a plan by it.
 
-    results   one shard: law.json, which `headrace plan-compute --fit` reads, points.json and plan.json
+results   one shard: law.json, which `headrace plan-compute --fit` reads, points.json and plan.json
 """
 
 import json
@@ -31,11 +31,12 @@ def run(spec: ScalingSpec, inputs: dict[str, Checkpoint], output: NodeOutput, re
 
 
 def results_of(study: Study) -> ShardOutput:
-    law, interval = study.fit.law, study.fit.intervals.get("size_exponent")
+    law = study.fit.law
+    interval = dict(zip(("low", "high"), study.fit.intervals.get("size_exponent", ()), strict=False))
     metrics: dict[str, float | int | str] = {
         **{name: round(value, 6) for name, value in law.model_dump().items()},
         "size_exponent": round(law.size_exponent, 4),
-        **({"size_exponent_low": round(interval[0], 4), "size_exponent_high": round(interval[1], 4)} if interval else {}),
+        **{f"size_exponent_{end}": round(value, 4) for end, value in interval.items()},
         **({"size_exponent_by_parabolas": round(study.power.exponent, 4)} if study.power else {}),
         "residual": round(study.fit.residual, 6),
     }

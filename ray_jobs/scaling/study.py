@@ -163,8 +163,9 @@ def _notes_on_runs(runs: Sequence[Run]) -> list[str]:
     if off:
         farthest = max(off, key=lambda run: abs(math.log(run.flops / run.budget)))
         notes.append(
-            f"{len(off)} of {len(runs)} runs miss their budget by more than {MOST_OFF_BUDGET:.0%} ({farthest.name} took "
-            f"{farthest.flops:.3g} FLOPs of {farthest.budget:.3g}), and their parabolas with it: give vocabulary_size"
+            f"{len(off)} of {len(runs)} runs miss their budget by more than {MOST_OFF_BUDGET:.0%} ({farthest.name} "
+            f"took {farthest.flops:.3g} FLOPs of {farthest.budget:.3g}), and their parabolas with it: give "
+            "vocabulary_size"
         )
     return notes
 

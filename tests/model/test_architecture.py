@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from configs.model import ModelSpec
-from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 from configs.size import model_size, peak_flops
+from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 
 SPECS = [
     ModelSpec(hidden=32, layers=2, heads=4, intermediate=48),
