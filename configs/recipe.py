@@ -10,6 +10,9 @@ in the store; a slot that takes several nodes gives each a name) and `kind` (whe
     tokens:
       inputs: {documents: {september: scrub, october: scrub-october}}
       weights: {october: 2}
+
+A section of kind `scaling` without `inputs` is a study, and stands for all its trainings and evaluations as well
+(configs/study.py).
 """
 
 import difflib

@@ -11,14 +11,17 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.recipe import load_recipe
-from flows.build_model import MAX_NODES_AT_ONCE, run_recipe
+from flows.build_model import run_recipe
 from tasks.study import study_node
+
+# Each is a thread that waits: for room in the cluster, which bounds the jobs, then for its job.
+MAX_RUNS_AT_ONCE = 32
 
 
 @flow(
     name="scaling-study",
     flow_run_name=lambda: Path(runtime.flow_run.parameters["recipe"]).stem,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_NODES_AT_ONCE),  # type: ignore[arg-type]  # invariant in its future
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_RUNS_AT_ONCE),  # type: ignore[arg-type]  # invariant in its future
     persist_result=False,
     log_prints=False,
 )
