@@ -66,7 +66,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
     others = [other_section(node) for node in nodes if node.name not in shown]
     return Page(
         title=title_of(nodes),
-        subtitle=" → ".join(node.name for node in nodes),
+        subtitle=" → ".join(nodes.groups()),
         tiles=tiles(nodes, prices),
         sections=[*sections[:-2], *others, *sections[-2:]],
     )

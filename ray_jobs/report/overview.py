@@ -44,21 +44,28 @@ def tiles(nodes: Nodes, prices: Rates) -> list[Tile]:
 
 
 def graph_section(nodes: Nodes) -> Section:
-    longest = max((node.manifest.seconds for node in nodes), default=0) or 1
+    groups = nodes.groups()
+    group_of = {node.name: name for name, members in groups.items() for node in members}
+    seconds = {name: sum(node.manifest.seconds for node in members) for name, members in groups.items()}
+    longest = max(seconds.values(), default=0) or 1
     boxes = [
         Box(
-            name=node.name,
-            inputs=list(dict.fromkeys(node.inputs.values())),
-            headline=headline(node),
-            cost=f"{duration(node.manifest.seconds)} · {compact(round(node.manifest.cpu_seconds, 1))} CPU s",
-            weight=node.manifest.seconds / longest,
-            warn=bool(node.manifest.quarantined),
-            title=f"{node.name} {node.checkpoint.key[:16]}: {headline(node)}",
+            name=name,
+            inputs=list(dict.fromkeys(group_of[upstream] for node in members for upstream in node.inputs.values())),
+            headline=headline(members[0]) if len(members) == 1 else f"of a scaling study, {members[0].name} first",
+            cost=f"{duration(seconds[name])} · {compact(round(_cpu_seconds(members), 1))} CPU s",
+            weight=seconds[name] / longest,
+            warn=any(node.manifest.quarantined for node in members),
+            title="; ".join(f"{node.name} {node.checkpoint.key[:16]}: {headline(node)}" for node in members),
         )
-        for node in nodes
+        for name, members in groups.items()
     ]
     content = {"across": draw_graph(boxes), "down": draw_graph(boxes, downward=True)}
     return Section("graph", "The graph", "graph.html", content)
+
+
+def _cpu_seconds(nodes: list[Node]) -> float:
+    return sum(node.manifest.cpu_seconds for node in nodes)
 
 
 def headline(node: Node) -> str:

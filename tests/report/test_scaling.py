@@ -52,6 +52,9 @@ def test_all_runs_are_told_of_in_one_section(nodes: dict[str, Checkpoint]) -> No
         assert said in text, said
     assert len(sections["scaling"].all("table")[1].all("tr")) == 1 + 15
     assert "best size ∝ C^0.4" in page.all("h1")[0].text()
+    assert page.with_class("lede")[0].text() == "pretrain × 15 → evaluate × 15 → scaling"
+    drawings = sections["graph"].with_class("graph")
+    assert [len(drawing.with_class("box")) for drawing in drawings] == [3, 3]  # across and down
 
 
 def test_the_charts_hold_every_run_a_parabola_a_budget_and_the_band(nodes: dict[str, Checkpoint]) -> None:
@@ -75,7 +78,7 @@ def test_a_ring_lies_below_the_runs_of_its_budget(nodes: dict[str, Checkpoint]) 
 
 
 def test_a_scatter_chart_places_values_by_its_scales() -> None:
-    layers = [
+    layers: list[Series | Dots | Band] = [
         Band("", [(1.0, 1.0, 10.0), (100.0, 10.0, 100.0)]),
         Series("a line", [(1.0, 3.0), (100.0, 30.0)]),
         Dots("dots", [(10.0, 10.0, "ten")], "b"),
