@@ -18,10 +18,11 @@ class Admission:
         self._totals = totals
         self._changed = threading.Condition()
         self._held: list[Resources] = []
+        self._queue: list[object] = []
 
     @contextmanager
     def admitted(self, resources: Resources, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Waits for room, and holds it. More workers than one are Ray's to count, and go through at once.
+        """Waits for room, in the order of asking, and holds it. More workers than one are Ray's to count, and go through at once.
 
         Raises:
             Stopped: `cancelled()` became true meanwhile.
@@ -29,12 +30,18 @@ class Admission:
         if resources.workers > 1:
             yield
             return
+        ticket = object()
         with self._changed:
-            while not self._fits(resources):
-                if cancelled():
-                    raise Stopped("cancelled before its job began")
-                self._changed.wait(LOOK_SECONDS)
-            self._held.append(resources)
+            self._queue.append(ticket)
+            try:
+                while self._queue[0] is not ticket or not self._fits(resources):
+                    if cancelled():
+                        raise Stopped("cancelled before its job began")
+                    self._changed.wait(LOOK_SECONDS)
+                self._held.append(resources)
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
         try:
             yield
         finally:

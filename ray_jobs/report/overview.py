@@ -52,7 +52,7 @@ def graph_section(nodes: Nodes) -> Section:
         Box(
             name=name,
             inputs=list(dict.fromkeys(group_of[upstream] for node in members for upstream in node.inputs.values())),
-            headline=headline(members[0]) if len(members) == 1 else f"of a scaling study, {members[0].name} first",
+            headline=headline(members[0]) if len(members) == 1 else "runs of a study",
             cost=f"{duration(seconds[name])} · {compact(round(_cpu_seconds(members), 1))} CPU s",
             weight=seconds[name] / longest,
             warn=any(node.manifest.quarantined for node in members),

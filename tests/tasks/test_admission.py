@@ -9,6 +9,7 @@ import pytest
 from configs.base import Resources
 from tasks.admission import Admission
 from tasks.failures import Stopped
+from tasks.jobs import Cluster
 
 ONE = Resources(workers=1)
 
@@ -55,6 +56,54 @@ def test_what_fits_is_admitted_and_one_always_is(resources: Resources, totals: d
         if fit < 5:
             with pytest.raises(Stopped), admission.admitted(resources, cancelled=lambda: True):
                 pass
+
+
+def test_jobs_begin_in_the_order_in_which_they_asked() -> None:
+    admission = Admission(lambda: {"CPU": 1.0})
+    begun: list[int] = []
+
+    def job(number: int) -> None:
+        with admission.admitted(ONE):
+            begun.append(number)
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(8)]
+    with admission.admitted(ONE):
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(admission._queue) <= number:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(timeout=20)
+    assert begun == list(range(8))
+
+
+def test_one_that_is_cancelled_while_it_waits_lets_the_next_one_go_on() -> None:
+    admission = Admission(lambda: {"CPU": 1.0})
+    with admission.admitted(ONE), pytest.raises(Stopped), admission.admitted(ONE, cancelled=lambda: True):
+        pass
+    with admission.admitted(ONE):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "resources", "reserved"),
+    [
+        (
+            "http://head:8265",
+            Resources(workers=1, cpus=4, gpus=1),
+            {"entrypoint_num_cpus": 4, "entrypoint_num_gpus": 1},
+        ),
+        ("http://head:8265", Resources(workers=8, gpus=1), {}),
+        (None, ONE, {}),
+        (None, Resources(workers=1, gpus=1), {"entrypoint_num_gpus": 1}),
+        (None, Resources(workers=1, gpus=4), {}),
+    ],
+)
+def test_ray_reserves_for_a_job_what_its_own_process_takes(
+    address: str | None, resources: Resources, reserved: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cluster, "totals", lambda cluster: {"CPU": 2.0, "GPU": 2.0})
+    assert Cluster(address).placement(resources) == reserved
 
 
 def test_a_job_that_fails_gives_its_room_back() -> None:
