@@ -22,7 +22,9 @@ class Admission:
 
     @contextmanager
     def admitted(self, resources: Resources, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Waits for room, in the order of asking, and holds it. More workers than one are Ray's to count, and go through at once.
+        """Waits for room, in the order of asking, and holds it.
+
+        More workers than one are Ray's to count, and go through at once.
 
         Raises:
             Stopped: `cancelled()` became true meanwhile.

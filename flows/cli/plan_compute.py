@@ -75,7 +75,7 @@ def plan_compute(
     console.print(
         f"best: {show.compact(best.parameters)} parameters, {show.compact(best.tokens)} tokens "
         f"({best.tokens_per_parameter:.1f} a parameter), loss {best.loss:.3f}, {best.steps:,} steps, "
-        f"{show.duration(best.hours * 3600)}, ${best.dollars:,.2f}",
+        f"{show.duration(best.hours * 3600)}, {show.dollars(best.dollars)}",
         soft_wrap=True,
     )
     console.print("smaller models, cheaper to serve, trained longer:")
@@ -96,7 +96,7 @@ def alternatives_table(plan: ComputePlan) -> Table:
                 show.compact(longer.tokens),
                 factor,
                 show.duration(longer.hours * 3600),
-                f"${longer.dollars:,.2f}",
+                show.dollars(longer.dollars),
             ]
         table.add_row(show.compact(same.parameters), show.compact(same.tokens), f"{same.loss:.3f}", *cells)
     return table

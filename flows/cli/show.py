@@ -49,6 +49,13 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
+def dollars(amount: float) -> str:
+    """$3.46, $12,346, $1.21M."""
+    if amount < 999.995:
+        return f"${amount:.2f}"
+    return f"${amount:,.0f}" if round(amount) < 1_000_000 else f"${compact(amount)}"
+
+
 def duration(seconds: float) -> str:
     """0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3.5 days."""
     if seconds < 9.95:

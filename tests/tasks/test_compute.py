@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli.show import compact, duration
+from flows.cli.show import compact, dollars, duration
 from ray_jobs.checkpoint.shards import File, ShardOutput
 from ray_jobs.checkpoint.store import open_store
 from tests.report.synthetic import finish
@@ -111,6 +111,10 @@ def test_a_deadline_to_come_is_a_number_of_hours() -> None:
         (compact(72.04e9), "72.0B"),
         (compact(999_600), "1.00M"),
         (compact(1.333e12), "1.33T"),
+        (dollars(3.456), "$3.46"),
+        (dollars(12_345.6), "$12,346"),
+        (dollars(999_999.6), "$1.00M"),
+        (dollars(1_213_346), "$1.21M"),
         (duration(9.97), "10 s"),
         (duration(59.7), "1 min 0 s"),
         (duration(119.7), "2 min 0 s"),
