@@ -158,6 +158,11 @@ def finish(run: Run, store: Store, as_json: bool, seconds: float) -> None:
         report = report_path(run, store)
         if report:
             console.print(f"report {report}", soft_wrap=True)
+    check_completed(run)
+
+
+def check_completed(run: Run) -> None:
+    """Ends the command with 1 where a node failed, with 130 where the run was cancelled."""
     if run.state != "COMPLETED":
         raise typer.Exit(130 if run.state == "CANCELLED" else 1)
 

@@ -33,7 +33,7 @@ def scaling_study(
     A/N^alpha + B/D^beta is fitted to the losses on held-out text, with intervals by bootstrap, and beside it a parabola
     for each budget. `headrace plan-compute --fit` plans by the law.
     """
-    from flows.cli.run import finish, run_as_json, run_plan
+    from flows.cli.run import check_completed, finish, run_as_json, run_plan
     from tasks.estimate import estimate
     from tasks.plan import make_plan
     from tasks.study import findings, grid_of, study_node
@@ -58,8 +58,7 @@ def scaling_study(
     found = findings(at, run.nodes[node.name].key) if run.nodes[node.name].state in {"HIT", "DONE"} else None
     if as_json:
         show.print_json({**run_as_json(run, at), "grid": [vars(one) for one in grid], "findings": found})
-        if run.state != "COMPLETED":
-            raise typer.Exit(1)
+        check_completed(run)
         return
     if found is not None:
         _tell(found, f"{at.url}/nodes/scaling/{run.nodes[node.name].key[:16]}")
