@@ -90,7 +90,7 @@ def _tell(found: dict[str, Any], checkpoint: str) -> None:
     console.print("L(N, D) = E + A/N^alpha + B/D^beta, in nats a token of held-out text:")
     for name, value in {**constants, "size_exponent": law["size_exponent"]}.items():
         low, high = intervals.get(name, (None, None))
-        between = "" if low is None else f"  95% {low:.4g} to {high:.4g}"
+        between = "" if low is None else f"  95% {0 if 0 <= low < 5e-4 else low:.4g} to {high:.4g}"
         console.print(f"  {name.replace('_', ' ')} {value:.4g}{between}", soft_wrap=True)
     if law["power"]:
         console.print(f"  by parabolas, the best size grows as C^{law['power']['exponent']:.3f}")

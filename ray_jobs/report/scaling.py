@@ -79,7 +79,10 @@ def _between(value: float, interval: list[float] | None) -> str:
 
 
 def _three_digits(value: float) -> str:
-    return compact(value) if abs(value) >= 1000 else f"{value:.3g}"
+    if value >= 1000:
+        return compact(round(value))
+    # A bound that the runs do not hold away from zero comes out as any tiny number.
+    return "0" if 0 <= value < 0.0005 else f"{value:.3g}"
 
 
 def loss_over_size(law: dict[str, Any], points: list[dict[str, Any]]) -> Any:

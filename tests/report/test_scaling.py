@@ -18,6 +18,7 @@ from ray_jobs.report.figures import scientific
 from ray_jobs.report.job import page_of
 from ray_jobs.report.nodes import Nodes
 from ray_jobs.report.page import render
+from ray_jobs.report.scaling import facts_of
 from ray_jobs.scaling.job import run
 from tests.report.markup import Element, parsed
 from tests.report.synthetic import finish
@@ -94,6 +95,19 @@ def test_a_scatter_chart_places_values_by_its_scales() -> None:
 
 def test_an_empty_scatter_chart_says_so() -> None:
     assert "nothing recorded" in str(scatter_chart([], "x", "y"))
+
+
+def test_a_bound_of_nothing_is_shown_as_zero() -> None:
+    law = {"law": {"E": 2.634, "A": 5763.2, "B": 4.77e4, "alpha": 0.88, "beta": 0.85}, "size_exponent": 0.49}
+    rest = {
+        "intervals_95": {"E": [4.1e-9, 2.878]},
+        "power": None,
+        "residual": 0.0104,
+        "flops_per_parameter_token": 7.91,
+    }
+    shown = dict(facts_of({**law, **rest}))
+    assert shown["E, irreducible loss"] == "2.63 (0–2.88)"
+    assert shown["A, weight of size"] == "5,763" and shown["B, weight of tokens"] == "47.7k"
 
 
 @pytest.mark.parametrize(("value", "shown"), [(3e11, "3e11"), (2.5e20, "2.5e20"), (1e10, "1e10"), (0.05, "5e-2")])
