@@ -138,6 +138,6 @@ def test_a_name_that_the_recipe_has_already_is_refused() -> None:
 
 
 def test_the_recipe_scaling_changes_by_overrides_as_any_other() -> None:
-    changed = load_recipe("scaling", ["scaling.pretrain.global_batch=16", "scaling.sizes.20k.layers=3"])
-    assert changed.nodes["pretrain-20k-1e11"].written.global_batch == 16
-    assert changed.nodes["pretrain-20k-1e11"].written.model.layers == 3
+    changed = load_recipe("scaling", ["scaling.pretrain.global_batch=16", "scaling.sizes.23k.layers=3"])
+    assert changed.nodes["pretrain-23k-1e11"].written.global_batch == 16
+    assert changed.nodes["pretrain-23k-1e11"].written.model.layers == 3
