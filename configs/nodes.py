@@ -19,6 +19,7 @@ from configs.repeats import RepeatsSpec
 from configs.report import ReportSpec
 from configs.scrub import ScrubSpec
 from configs.semantic import SemanticSpec
+from configs.study import EVALUATION, MODEL, ScalingSpec, ScalingStudy
 from configs.tokenizer import TokenizerSpec
 from configs.tokens import TokensSpec
 
@@ -47,6 +48,8 @@ class NodeKind:
     the slot `documents.october`."""
     retractable: bool = False
     """Its spec's field `retracted` is filled with the retractions that hold in the store."""
+    study: type[ScalingStudy] | None = None
+    """What a recipe holds instead, where it names no inputs: it stands for the nodes that this one reads as well."""
 
     @property
     def name(self) -> str:
@@ -127,6 +130,14 @@ KINDS = (
         "ray_jobs.evaluate.job:run",
         {"model": "pretrain", "tokens": "tokens", "tokenizer": "tokenizer"},
         ONE_PROCESS,
+    ),
+    NodeKind(
+        ScalingSpec,
+        "ray_jobs.scaling.job:run",
+        {MODEL: "pretrain", EVALUATION: "evaluate"},
+        ONE_PROCESS,
+        several=frozenset({MODEL, EVALUATION}),
+        study=ScalingStudy,
     ),
     NodeKind(ReportSpec, "ray_jobs.report.job:run", {ALL_OTHERS: ALL_OTHERS}, ONE_PROCESS),
 )

@@ -10,6 +10,9 @@ in the store; a slot that takes several nodes gives each a name) and `kind` (whe
     tokens:
       inputs: {documents: {september: scrub, october: scrub-october}}
       weights: {october: 2}
+
+A section of kind `scaling` without `inputs` is a study, and stands for all its trainings and evaluations as well
+(configs/study.py).
 """
 
 import difflib
@@ -101,7 +104,8 @@ def make_recipe(written: Any, name: str, overrides: Sequence[str] = ()) -> Recip
     unknown = set(written) - {"about", "nodes"}
     if unknown:
         raise ValueError(f"recipe {name}: there is no field {sorted(unknown)[0]!r}, only about and nodes")
-    nodes = {node: _make_node(node, section or {}, written["nodes"]) for node, section in written["nodes"].items()}
+    sections = _with_studies(written["nodes"])
+    nodes = {node: _make_node(node, section or {}, sections) for node, section in sections.items()}
     for node in nodes.values():
         for slot, upstream in node.inputs.items():
             if upstream not in nodes:
@@ -114,6 +118,25 @@ def make_recipe(written: Any, name: str, overrides: Sequence[str] = ()) -> Recip
         return Recipe(name, written.get("about", ""), {n: nodes[n] for n in order}, tuple(overrides))
     except graphlib.CycleError as error:
         raise ValueError(f"recipe {name}: the inputs form a circle: {' <- '.join(error.args[1])}") from error
+
+
+def _with_studies(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections, with those of all nodes that a study stands for in the place of its own."""
+    sections: dict[str, Any] = {}
+    for name, section in written.items():
+        fields = section if isinstance(section, dict) else {}
+        kind = NODES.get(str(fields.get("kind", name)))
+        if kind is None or kind.study is None or "inputs" in fields:
+            sections[name] = section
+            continue
+        study = checked(kind.study, {field: value for field, value in fields.items() if field not in RESERVED}, name)
+        try:
+            made = study.sections(name, written)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        reserved = {field: fields[field] for field in RESERVED if field in fields}
+        sections |= {**made, name: {**made[name], **reserved}}
+    return sections
 
 
 def _make_node(name: str, section: Any, all_sections: Mapping[str, Any]) -> RecipeNode:

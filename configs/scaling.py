@@ -1,7 +1,6 @@
 """What a model's size and its tokens make of its loss, and the best split of a compute budget between them."""
 
 import json
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,9 +32,16 @@ class ScalingLaw(BaseModel):
     def loss(self, parameters: float, tokens: float) -> float:
         return float(self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta)
 
-    def optimum(self, flops: float) -> tuple[float, float]:
-        """Parameters and tokens of the least loss with 6·N·D = flops (Hoffmann et al. 2022, eq. 4)."""
-        product = flops / FLOPS_PER_PARAMETER_TOKEN
+    def optimum(
+        self, flops: float, flops_per_parameter_token: float = FLOPS_PER_PARAMETER_TOKEN
+    ) -> tuple[float, float]:
+        """Parameters and tokens of the least loss with 6·N·D = flops (Hoffmann et al. 2022, eq. 4).
+
+        Args:
+            flops: C.
+            flops_per_parameter_token: another factor than 6, such as that of small models, whose attention counts.
+        """
+        product = flops / flops_per_parameter_token
         scale = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         parameters = float(scale * product**self.size_exponent)
         return parameters, product / parameters
@@ -56,20 +62,22 @@ PUBLISHED = {
 DEFAULT_LAW = "besiroglu-2024"
 
 
-def read_law(path: Path) -> ScalingLaw:
-    """The law of a JSON file: E, A, B, alpha and beta, at its top or under "law" as a scaling node's fit.json has them.
+def parse_law(content: bytes, source: str) -> ScalingLaw:
+    """The law in JSON: E, A, B, alpha and beta, at its top or under "law" as a scaling node's law.json has them.
+
+    Args:
+        content: the JSON.
+        source: where it is from, for messages.
 
     Raises:
-        ValueError: there is no such file, or it holds no law.
+        ValueError: it holds no law.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is no file: name a fit.json, or leave --fit out for published constants")
     wanted = 'want {"E": 1.8, "A": 480, "B": 2100, "alpha": 0.35, "beta": 0.37}, or these under "law"'
     try:
-        content = json.loads(path.read_text())
-        return ScalingLaw.model_validate(content.get("law", content))
+        found = json.loads(content)
+        return ScalingLaw.model_validate(found.get("law", found))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a JSON object: {wanted}") from error
+        raise ValueError(f"{source} is not a JSON object: {wanted}") from error
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, each["loc"])) or "law" for each in error.errors()}))
-        raise ValueError(f"{path} holds no scaling law (wrong or missing: {fields}): {wanted}") from error
+        raise ValueError(f"{source} holds no scaling law (wrong or missing: {fields}): {wanted}") from error

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from prefect import flow, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
@@ -63,6 +63,18 @@ def build_model(
         address: A Ray cluster's http://head:8265. Default: HEADRACE_RAY_ADDRESS, then the embedded head.
         refresh: Look at the crawl anew instead of reusing its pinned listing.
     """
+    return run_recipe(recipe, store, overrides, selection, address, refresh)
+
+
+def run_recipe(
+    recipe: str,
+    store: str | None,
+    overrides: list[str] | None,
+    selection: Selection | None,
+    address: str | None,
+    refresh: bool,
+) -> State:
+    """What every flow over a recipe's graph does: plan, run in parallel what does not stand, write the run's record."""
     from tasks.defaults import ray_address, store_url
 
     began = time.time()
@@ -186,7 +198,7 @@ def process_tags() -> list[str]:
 
 
 def mark_crashed_runs() -> list[str]:
-    """Marks runs of this flow as Crashed whose process on this machine is gone; returns their names."""
+    """Marks runs of our flows as Crashed whose process on this machine is gone; returns their names."""
     host = f"host:{socket.gethostname()}"
     marked = []
     with get_client(sync_client=True) as client:
@@ -200,8 +212,6 @@ def mark_crashed_runs() -> list[str]:
 
 
 def _running_flow_runs(client: SyncPrefectClient, tag: str) -> list[FlowRun]:
-    filters: dict[str, Any] = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}, "tags": {"all_": [tag]}}
-    return client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": [build_model.name]}}),
-        flow_run_filter=FlowRunFilter.model_validate(filters),
-    )
+    state = {"type": {"any_": ["RUNNING", "CANCELLING"]}}
+    filters: dict[str, Any] = {"state": state, "tags": {"all_": ["headrace", tag]}}
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(filters))

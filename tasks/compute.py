@@ -2,10 +2,13 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from configs.devices import PEAK_FLOPS
-from configs.scaling import FLOPS_PER_PARAMETER_TOKEN, ScalingLaw
+from configs.scaling import FLOPS_PER_PARAMETER_TOKEN, ScalingLaw, parse_law
+from ray_jobs.checkpoint.checkpoint import Checkpoint
+from ray_jobs.checkpoint.store import open_store
 
 # Sizes below the best one, as shares of it.
 SHARES = (0.75, 0.5, 0.35, 0.25, 0.125)
@@ -18,7 +21,7 @@ class Machines:
     gpu: str
     num_gpus: int
     mfu: float
-    """Share of the peak that the model's 6·N·D takes."""
+    """Share of the peak that 6·N·D takes. A training's own MFU counts attention as well, and is higher by its share."""
     price: float
     """Dollars an hour of one GPU."""
 
@@ -74,6 +77,25 @@ class ComputePlan:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def law_at(place: str) -> ScalingLaw:
+    """The law of a scaling node, by the URL or path of its checkpoint (…/nodes/scaling/KEY); or of a JSON file.
+
+    Raises:
+        ValueError: there is no such file, or it holds no law.
+        FileNotFoundError: the store has no such checkpoint.
+    """
+    root, named, rest = place.partition("/nodes/scaling/")
+    if named:
+        checkpoint = Checkpoint.open(open_store(root), "scaling", rest.split("/")[0])
+        return parse_law(checkpoint.read(checkpoint.file("law.json")), place)
+    if not Path(place).is_file():
+        raise ValueError(
+            f"--fit {place} is no file: name a law.json or a scaling node's checkpoint (…/nodes/scaling/KEY), or leave "
+            "--fit out for published constants"
+        )
+    return parse_law(Path(place).read_bytes(), place)
 
 
 def peak_of(gpu: str) -> float:

@@ -50,6 +50,27 @@ class Cluster:
         os.environ.update(head.environment)
         return JobSubmissionClient(head.url)
 
+    def totals(self) -> dict[str, float]:
+        """CPU, GPU and so on of the cluster as it is now; empty where it does not say."""
+        with contextlib.suppress(*_LOST, RuntimeError, LookupError, ValueError):
+            usage = _cluster_status(self.client())["data"]["clusterStatus"]["loadMetricsReport"]["usage"]
+            return {name: float(total) for name, (_, total) in usage.items()}
+        return {}
+
+    def placement(self, resources: Resources) -> dict[str, float]:
+        """What Ray is to reserve for the job's own process: all that the node takes, where it computes there.
+
+        A cluster then puts it on a machine that has that free, and gives it GPUs of its own. The local head is one
+        machine, and says first whether it has GPUs: a job for those that there are not would wait for good.
+        """
+        if resources.workers > 1:
+            return {}
+        if self.address is not None:
+            return {"entrypoint_num_cpus": resources.cpus, "entrypoint_num_gpus": resources.gpus}
+        if resources.gpus and self.totals().get("GPU", 0.0) >= resources.gpus:
+            return {"entrypoint_num_gpus": resources.gpus}
+        return {}
+
     def entrypoint(self, node: str, spec_url: str) -> str:
         # A head started without the virtual environment on its PATH finds no `python`.
         python = sys.executable if self.address is None else "python"
@@ -135,6 +156,7 @@ def submit_or_attach(client: JobSubmissionClient, request: JobRequest, cluster: 
                     entrypoint=cluster.entrypoint(request.node, request.store.url_of(request.path.request(submission))),
                     submission_id=submission,
                     metadata={"node": request.node, "key": request.key[:16], **request.metadata},
+                    **cluster.placement(request.resources),  # type: ignore[arg-type]  # none is a text
                 )
             except RuntimeError as error:
                 if "already exists" not in str(error):
@@ -150,6 +172,13 @@ def submit_or_attach(client: JobSubmissionClient, request: JobRequest, cluster: 
 def stop_job(client: JobSubmissionClient, submission: str) -> None:
     with contextlib.suppress(*_LOST, RuntimeError):
         client.stop_job(submission)
+
+
+def _cluster_status(client: JobSubmissionClient) -> Any:
+    """Ray's own account of the cluster. The client has no call for it, but the address and the credentials."""
+    response = client._do_request("GET", "/api/cluster_status")
+    response.raise_for_status()
+    return response.json()
 
 
 def _write_request(request: JobRequest, submission: str) -> None:

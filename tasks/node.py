@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from configs.base import Spec
 from ray_jobs.checkpoint.manifest import Manifest
+from tasks.admission import Admission
 from tasks.events import NodeEvent, publish
 from tasks.plan import HIT, PlannedNode
 
@@ -60,6 +61,10 @@ class RunContext:
     results: dict[str, Manifest] = field(default_factory=dict)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Node -> (FAILED or CANCELLED, what went wrong and what to do)."""
+    admission: Admission = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.cluster.totals)
 
 
 def prefect_task(node: PlannedNode, planned: dict[str, PlannedNode], context: RunContext) -> "Task[[], Any]":
@@ -137,10 +142,11 @@ def _compute(node: PlannedNode, planned: dict[str, PlannedNode], context: RunCon
             text = f"{progress['done']:,.0f} of {progress['total']:,.0f} {progress['unit']}"
             update_progress_artifact(bar, share, description=text)
 
-    publish(NodeEvent(node.name, "RUNNING"))
-    log.info("%s %s: %s", node.state, node.path.root, "; ".join(node.why))
     try:
-        manifest = run_job(request, context.cluster, Watcher(show, log.info, context.cancelled))
+        with context.admission.admitted(request.resources, context.cancelled):
+            publish(NodeEvent(node.name, "RUNNING"))
+            log.info("%s %s: %s", node.state, node.path.root, "; ".join(node.why))
+            manifest = run_job(request, context.cluster, Watcher(show, log.info, context.cancelled))
     except Exception as error:
         state = "CANCELLED" if isinstance(error, Stopped) else "FAILED"
         context.failures[node.name] = (state, str(error))

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flows.cli import audit, curve, inspect, maintain, plan, plan_compute, retract, run, services
+from flows.cli import audit, curve, inspect, maintain, plan, plan_compute, retract, run, scaling_study, services
 
 app = typer.Typer(
     name="headrace",
@@ -16,6 +16,9 @@ app = typer.Typer(
 app.command(epilog="Example: headrace run demo --set filter.min_words=100")(run.run)
 app.command(epilog="Example: headrace plan demo --set dedup.jaccard=0.85")(plan.plan)
 app.command(epilog="Example: headrace plan-compute --hours 72 --gpus 8 --gpu h100 --mfu 0.4")(plan_compute.plan_compute)
+app.command(epilog="Example: headrace scaling-study scaling --set scaling.pretrain.global_batch=32")(
+    scaling_study.scaling_study
+)
 app.command(epilog="Example: headrace status")(inspect.status)
 app.command(epilog="Example: headrace why dedup --recipe demo --set dedup.jaccard=0.85")(inspect.why)
 app.command(epilog="Example: headrace audit demo --sql 'SELECT rule, count(*) FROM audit GROUP BY rule'")(audit.audit)

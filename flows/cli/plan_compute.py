@@ -1,16 +1,15 @@
 """headrace plan-compute."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from configs.rates import read_rates
-from configs.scaling import DEFAULT_LAW, PUBLISHED, read_law
+from configs.scaling import DEFAULT_LAW, PUBLISHED
 from flows.cli import options, show
-from tasks.compute import ComputePlan, Machines, hours_until
+from tasks.compute import ComputePlan, Machines, hours_until, law_at
 from tasks.compute import plan_compute as make_plan
 
 
@@ -22,14 +21,25 @@ def plan_compute(
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", help="GPUs that train.")] = 1,
     gpu: Annotated[str, typer.Option("--gpu", help="h100, h200, a100, l40s, 'h100 pcie' or 'h100 nvl'.")] = "h100",
-    mfu: Annotated[float, typer.Option("--mfu", help="Share of the GPU's dense bf16 peak that 6·N·D takes.")] = 0.4,
+    mfu: Annotated[
+        float,
+        typer.Option(
+            "--mfu",
+            help="Share of the GPU's dense bf16 peak that 6·N·D takes. The MFU of a training's curve counts attention "
+            "too: take 6·N / (6·N + 12·layers·width·context) of it, 0.86 of it for 7B at 4096.",
+        ),
+    ] = 0.4,
     price: Annotated[
         float | None, typer.Option("--price", help="Dollars an hour of one GPU. Default: gpu_hour of the rates.")
     ] = None,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Tokens a step.")] = 4 * 2**20,
     fit: Annotated[
-        Path | None,
-        typer.Option("--fit", help="JSON of your own law (E, A, B, alpha, beta), instead of published constants."),
+        str | None,
+        typer.Option(
+            "--fit",
+            help="Your own law instead of published constants: the URL or path of a scaling node's checkpoint "
+            "(…/nodes/scaling/KEY), or of a JSON file with E, A, B, alpha and beta.",
+        ),
     ] = None,
     law: Annotated[
         str, typer.Option("--law", help=f"Published constants: {' or '.join(PUBLISHED)}, each named by its paper.")
@@ -46,7 +56,7 @@ def plan_compute(
         raise ValueError("give the compute once: --flops, or --hours, or --deadline (these two with --gpus and --gpu)")
     if fit is None and law not in PUBLISHED:
         raise ValueError(f"--law {law} is not known: choose of {', '.join(PUBLISHED)}, or name a file by --fit")
-    constants, source = (read_law(fit), str(fit)) if fit is not None else (PUBLISHED[law], law)
+    constants, source = (law_at(fit), fit) if fit is not None else (PUBLISHED[law], law)
     machines = Machines(gpu, gpus, mfu, read_rates().gpu_hour if price is None else price)
     machines.check()
     if deadline is not None:
@@ -63,32 +73,30 @@ def plan_compute(
     best, console = made.best, show.console()
     console.print(f"{flops:.3g} FLOPs by the constants of {source}; {gpus} × {gpu} at {mfu:.0%} MFU", soft_wrap=True)
     console.print(
-        f"best: {count(best.parameters)} parameters, {count(best.tokens)} tokens "
+        f"best: {show.compact(best.parameters)} parameters, {show.compact(best.tokens)} tokens "
         f"({best.tokens_per_parameter:.1f} a parameter), loss {best.loss:.3f}, {best.steps:,} steps, "
-        f"{show.duration(best.hours * 3600)}, ${best.dollars:,.2f}",
+        f"{show.duration(best.hours * 3600)}, {show.dollars(best.dollars)}",
         soft_wrap=True,
     )
     console.print("smaller models, cheaper to serve, trained longer:")
     console.print(alternatives_table(made))
 
 
-def count(value: float) -> str:
-    """950, 1.3K, 72B, 1.33T: three digits."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
 def alternatives_table(plan: ComputePlan) -> Table:
+    """A row for each smaller model: on the same compute, and trained on to the best one's loss."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("parameters", "loss, same compute", "same loss: tokens", "compute", "time", "cost"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("parameters", "same compute:\ntokens", "loss", "same loss:\ntokens", "compute", "time", "cost"):
+        table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
     for each in plan.alternatives:
-        longer = each.same_loss
+        same, longer = each.same_compute, each.same_loss
         cells = ["out of reach", "", "", ""]
         if longer is not None:
             factor = f"{longer.flops / plan.best.flops:.2f}×"
-            cells = [count(longer.tokens), factor, show.duration(longer.hours * 3600), f"${longer.dollars:,.2f}"]
-        table.add_row(count(each.same_compute.parameters), f"{each.same_compute.loss:.3f}", *cells)
+            cells = [
+                show.compact(longer.tokens),
+                factor,
+                show.duration(longer.hours * 3600),
+                show.dollars(longer.dollars),
+            ]
+        table.add_row(show.compact(same.parameters), show.compact(same.tokens), f"{same.loss:.3f}", *cells)
     return table

@@ -1,5 +1,6 @@
 """headrace run."""
 
+import importlib
 import os
 import sys
 import time
@@ -48,27 +49,36 @@ def run(
     at = options.store_at(store)
     plan = make_plan(options.recipe_with(recipe, all_overrides), at, refresh)
     selection = Selection(from_node=from_node, to_node=to_node, only=only or [], strict=strict)
+    parameters = {"recipe": recipe, "overrides": all_overrides, "address": address, "selection": selection}
+    recorded = run_plan(plan, selection, "build_model", parameters, as_json)
+    finish(recorded, at, as_json, time.time() - began)
+
+
+def run_plan(plan: "Plan", selection: Selection, flow: str, parameters: dict[str, Any], as_json: bool) -> Run:
+    """Runs by a flow what of the plan is selected and does not stand; returns the run's record.
+
+    Args:
+        plan: as it is before.
+        selection: of its nodes.
+        flow: the file in flows/, and the flow in it.
+        parameters: the flow's, but for the store and `refresh`: the plan has just moved the pin.
+        as_json: shows nothing meanwhile.
+    """
+    began, at = time.time(), plan.store
     chosen = select(plan, selection)
     if not chosen.to_run:
         finished = record_of_hits(plan, began)
         write_run(at, finished)
-        finish(finished, at, as_json, time.time() - began)
-        return
+        return finished
     if not as_json:
         from tasks.estimate import estimate
 
         estimates = {name: guess for name, guess in estimate(plan).items() if name in chosen.to_run}
         show.console().print(show.estimate_line(plan, estimates), soft_wrap=True)
     state = run_flow(
-        {
-            "recipe": recipe,
-            "store": at.url,
-            "overrides": all_overrides,
-            "selection": selection,
-            "address": address,
-            "refresh": False,  # the plan above has just moved the pin
-        },
-        needs_head=address is None and not os.environ.get("HEADRACE_RAY_ADDRESS"),
+        flow,
+        {**parameters, "store": at.url, "refresh": False},
+        needs_head=parameters["address"] is None and not os.environ.get("HEADRACE_RAY_ADDRESS"),
         rows={name: plan.nodes[name].state for name in chosen.nodes},
         live=not as_json,
     )
@@ -76,11 +86,11 @@ def run(
     if recorded is None:
         print(f"error: {state}", file=sys.stderr)
         raise typer.Exit(1)
-    finish(recorded, at, as_json, time.time() - began)
+    return recorded
 
 
-def run_flow(parameters: dict[str, Any], needs_head: bool, rows: dict[str, str], live: bool) -> str:
-    """Runs the flow in this process against a Prefect server; returns its final state in words."""
+def run_flow(flow: str, parameters: dict[str, Any], needs_head: bool, rows: dict[str, str], live: bool) -> str:
+    """Runs a flow, by its name, in this process against a Prefect server; returns its final state in words."""
     from flows.cli.board import Board
     from tasks import local
     from tasks.events import listening
@@ -97,13 +107,13 @@ def run_flow(parameters: dict[str, Any], needs_head: bool, rows: dict[str, str],
         os.environ.setdefault("DO_NOT_TRACK", "1")
         from prefect import tags
 
-        from flows.build_model import build_model, mark_crashed_runs, process_tags
+        from flows.build_model import mark_crashed_runs, process_tags
 
         for name in mark_crashed_runs():
             board.say(f"run {name} ended without saying so: marked Crashed")
         board.say(f"Prefect {os.environ['PREFECT_API_URL'].removesuffix('/api')}")
         with tags("headrace", *process_tags()):
-            state = build_model(**parameters, return_state=True)
+            state = getattr(importlib.import_module(f"flows.{flow}"), flow)(**parameters, return_state=True)
     return f"{state.name}: {state.message}"
 
 
@@ -134,9 +144,8 @@ def _latest(store: Store, recipe: str, began: float) -> Run | None:
 
 def finish(run: Run, store: Store, as_json: bool, seconds: float) -> None:
     """What the run came to: the table of nodes, samples of the model, the report. Exits with 1 if a node failed."""
-    report = report_path(run, store)
     if as_json:
-        show.print_json({**run.model_dump(exclude={"nodes"}), "nodes": _brief(run), "report": report})
+        show.print_json(run_as_json(run, store))
     else:
         console = show.console()
         console.print(show.run_table(run))
@@ -146,14 +155,22 @@ def finish(run: Run, store: Store, as_json: bool, seconds: float) -> None:
         for name, error in failed.items():
             console.print(f"\n[bold red]{name} failed[/]: {_plain(error)}")
         console.print(f"\nrun {run.id} {run.state} in {show.duration(seconds)}")
+        report = report_path(run, store)
         if report:
             console.print(f"report {report}", soft_wrap=True)
+    check_completed(run)
+
+
+def check_completed(run: Run) -> None:
+    """Ends the command with 1 where a node failed, with 130 where the run was cancelled."""
     if run.state != "COMPLETED":
         raise typer.Exit(130 if run.state == "CANCELLED" else 1)
 
 
-def _brief(run: Run) -> dict[str, Any]:
-    return {name: node.model_dump(exclude={"payload"}) for name, node in run.nodes.items()}
+def run_as_json(run: Run, store: Store) -> dict[str, Any]:
+    """The run's record without the nodes' payloads, and where its report is."""
+    nodes = {name: node.model_dump(exclude={"payload"}) for name, node in run.nodes.items()}
+    return {**run.model_dump(exclude={"nodes"}), "nodes": nodes, "report": report_path(run, store)}
 
 
 def _one_line(text: str) -> str:

@@ -40,16 +40,32 @@ def styled(state: str) -> str:
     return f"[{style}]{state}[/]" if style else state
 
 
+def compact(value: float) -> str:
+    """950, 1.30K, 72.0B, 1.33T: three digits."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        # What would round up to 1,000 of a unit is 1.00 of the next.
+        if value >= size * 0.9995:
+            return f"{value / size:#.3g}".removesuffix(".") + unit
+    return f"{value:.3g}"
+
+
+def dollars(amount: float) -> str:
+    """$3.46, $12,346, $1.21M."""
+    if amount < 999.995:
+        return f"${amount:.2f}"
+    return f"${amount:,.0f}" if round(amount) < 1_000_000 else f"${compact(amount)}"
+
+
 def duration(seconds: float) -> str:
     """0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3.5 days."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if round(seconds) < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
     if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+        return "{} h {} min".format(*divmod(round(seconds / 60), 60))
     return f"{seconds / 86400:,.1f} days"
 
 

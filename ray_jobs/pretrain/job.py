@@ -11,13 +11,13 @@ from typing import Any
 
 from configs.base import Resources
 from configs.pretrain import EVAL_SETS, PretrainSpec
+from configs.size import model_size
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.layout import NodePath
 from ray_jobs.checkpoint.shards import File, Outcome, Receipt, ShardOutput
 from ray_jobs.checkpoint.store import Store
 from ray_jobs.cluster.output import NodeOutput
 from ray_jobs.model.files import model_files, tokenizer_files, vocabulary_of
-from ray_jobs.model.size import model_size
 from ray_jobs.pretrain.curve import read_curve
 from ray_jobs.pretrain.inputs import (
     check_batch,

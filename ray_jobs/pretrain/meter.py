@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from configs.pretrain import PretrainSpec
-from ray_jobs.model.size import model_size, peak_flops
+from configs.size import model_size, peak_flops
 from ray_jobs.pretrain.step import Taken
 
 if TYPE_CHECKING:

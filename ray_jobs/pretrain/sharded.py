@@ -10,10 +10,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from configs.pretrain import PretrainSpec
+from configs.size import model_size
 from ray_jobs.model.architecture import decoder_layers, empty_model, materialise, transformers_config
 from ray_jobs.model.float8 import to_float8
 from ray_jobs.model.loss import LossModel
-from ray_jobs.model.size import model_size
 from ray_jobs.pretrain.optimizer import build_adamw, optimizer_tensors
 
 # Up to this many parameters a layer's weights stay gathered between forward and backward: 4 GB in bf16, fewer than the

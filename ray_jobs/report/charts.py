@@ -6,8 +6,9 @@ page: their text stays text of the page's size, and only the bar stretches.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -78,6 +79,82 @@ def line_chart(
         legend, rows = _legend([(line.name, line.style) for line in series], left)
         drawn += legend
     return _frame(drawn, f"{y_label} over {x_label}: {', '.join(line.name for line in series)}", rows)
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Single points, each with what it says when pointed at."""
+
+    name: str
+    points: Sequence[tuple[float, float, str]]
+    """(x, y, title)."""
+    style: str = "a"
+    ring: bool = False
+    """Hollow and larger: what was found, beside what was measured."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The area between two curves."""
+
+    name: str
+    points: Sequence[tuple[float, float, float]]
+    """(x, low, high), by rising x."""
+    style: str = "a"
+
+
+def scatter_chart(
+    layers: Sequence[Series | Dots | Band],
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    x_text: Callable[[float], str] | None = None,
+) -> Markup:
+    """Dots, curves and bands over common axes, the first ones lowest; a layer without a name is not in the legend.
+
+    Values must be finite, and positive on a logarithmic axis.
+    """
+    places = [(point[0], y) for layer in layers for point in layer.points for y in _heights(layer, point)]
+    if not places:
+        return _frame([element("text", "nothing recorded", x=WIDTH / 2, y=HEIGHT / 2, class_="middle")], "empty chart")
+    (x_low, x_high), (y_low, y_high) = (
+        _with_air(values, log)
+        for values, log in zip(([x for x, _ in places], [y for _, y in places]), (log_x, log_y), strict=True)
+    )
+    left = _left_margin(Scale(y_low, y_high, 0, 1, log_y))
+    x = Scale(x_low, x_high, left, WIDTH - RIGHT, log_x)
+    y = Scale(y_low, y_high, HEIGHT - BOTTOM, TOP, log_y)
+    drawn = [*_y_axis(y, left, y_label), *_x_axis(x, x_label, x_text)]
+    for layer in layers:
+        if isinstance(layer, Series):
+            path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in layer.points)
+            drawn.append(titled("path", layer.name, d=path, class_=f"line {layer.style}"))
+        elif isinstance(layer, Band):
+            there = [f"{x(a):.1f} {y(high):.1f}" for a, _, high in layer.points]
+            back = [f"{x(a):.1f} {y(low):.1f}" for a, low, _ in reversed(layer.points)]
+            drawn.append(titled("path", layer.name, d=f"M{'L'.join(there + back)}Z", class_=f"band {layer.style}"))
+        else:
+            shape, radius = ("ring", 5.5) if layer.ring else ("dot", 4)
+            drawn += [
+                titled("circle", title, cx=x(a), cy=y(b), r=radius, class_=f"{shape} {layer.style}")
+                for a, b, title in layer.points
+            ]
+    drawn += _legend([(layer.name, layer.style) for layer in layers if layer.name], left)
+    return _frame(drawn, f"{y_label} over {x_label}")
+
+
+def _heights(layer: Series | Dots | Band, point: tuple[Any, ...]) -> tuple[float, ...]:
+    return (point[1], point[2]) if isinstance(layer, Band) else (point[1],)
+
+
+def _with_air(values: Sequence[float], log: bool) -> tuple[float, float]:
+    """The values' range and a twentieth more at each end, so that no dot lies on the frame."""
+    low, high = min(values), max(values)
+    if log:
+        air = (high / low) ** 0.05
+        return low / air, high * air
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -170,11 +247,12 @@ def _y_axis(y: Scale, left: float, label: str, whole: bool = False) -> list[Mark
     return [*drawn, element("text", label, x=WIDTH - RIGHT, y=TOP - 2, class_="end label")]
 
 
-def _x_axis(x: Scale, label: str) -> list[Markup]:
+def _x_axis(x: Scale, label: str, text_of: Callable[[float], str] | None = None) -> list[Markup]:
     floor = HEIGHT - BOTTOM
     ticks = x.ticks(7)
+    texts = [text_of(tick) for tick in ticks] if text_of else tick_labels(ticks)
     drawn = [element("path", d=f"M{x(x.low):.1f} {floor}H{WIDTH - RIGHT}", class_="axis")]
-    for value, text in zip(ticks, tick_labels(ticks), strict=True):
+    for value, text in zip(ticks, texts, strict=True):
         place = min(x(value), WIDTH - CHARACTER * len(text) / 2)
         drawn.append(element("path", d=f"M{x(value):.1f} {floor}v4", class_="axis"))
         drawn.append(element("text", text, x=place, y=floor + 18, class_="middle"))

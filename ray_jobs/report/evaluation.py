@@ -25,7 +25,8 @@ class EvaluationView:
 
 
 def evaluation_section(nodes: Nodes, num_samples: int) -> Section | None:
-    views = [_view(node, num_samples) for node in nodes if node.checkpoint.files(RESULTS)]
+    studied = nodes.studied()
+    views = [_view(node, num_samples) for node in nodes if node.checkpoint.files(RESULTS) and node.name not in studied]
     if not views:
         return None
     names = tuple(view.node.name for view in views)

@@ -26,6 +26,7 @@ from ray_jobs.report.overview import graph_section, headline, other_section, tab
 from ray_jobs.report.page import Page, Section, render
 from ray_jobs.report.personal import personal_section
 from ray_jobs.report.samples import samples_section
+from ray_jobs.report.scaling import scaling_section
 from ray_jobs.report.tokens import tokens_section
 from ray_jobs.report.training import training_section
 
@@ -47,6 +48,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
     prices = read_rates()
     known = [
         graph_section(nodes),
+        scaling_section(nodes),
         evaluation_section(nodes, spec.num_samples),
         training_section(nodes),
         tokens_section(nodes),
@@ -64,7 +66,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
     others = [other_section(node) for node in nodes if node.name not in shown]
     return Page(
         title=title_of(nodes),
-        subtitle=" → ".join(node.name for node in nodes),
+        subtitle=" → ".join(nodes.groups()),
         tiles=tiles(nodes, prices),
         sections=[*sections[:-2], *others, *sections[-2:]],
     )
@@ -72,7 +74,12 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
 
 def title_of(nodes: Nodes) -> str:
     """What the run came to: its model and that model's score, or the last node's result."""
-    results = [*nodes.of_kind("pretrain")[-1:], *nodes.of_kind("evaluate")[-1:]] or list(nodes)[-1:]
+    studied = nodes.studied()
+    results = [
+        node
+        for kind in ("pretrain", "evaluate", "scaling")
+        for node in [node for node in nodes.of_kind(kind) if node.name not in studied][-1:]
+    ] or list(nodes)[-1:]
     return "; ".join(headline(node) or node.name for node in results) or "A run without nodes"
 
 

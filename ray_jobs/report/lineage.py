@@ -37,7 +37,8 @@ class Lineage:
 
 
 def lineage_section(nodes: Nodes, prices: Rates) -> Section | None:
-    results = nodes.of_kind("pretrain") or list(nodes)[-1:]
+    studied = nodes.studied()
+    results = [node for node in nodes.of_kind("pretrain") if node.name not in studied] or list(nodes)[-1:]
     if not results:
         return None
     pinned = [pinned_of(node) for node in nodes if "content" in node.spec and not node.manifest.inputs]

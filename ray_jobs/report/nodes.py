@@ -78,6 +78,20 @@ class Nodes:
     def of_kind(self, kind: str) -> list[Node]:
         return [node for node in self if node.kind == kind]
 
+    def studied(self) -> set[str]:
+        """Names of the runs of scaling studies, which are told of together."""
+        return {upstream for node in self.of_kind("scaling") for upstream in node.inputs.values()}
+
+    def groups(self) -> dict[str, list[Node]]:
+        """All nodes by their names, but the runs of studies by kind: `pretrain × 12`."""
+        studied = self.studied()
+        kinds = [self[name].kind for name in studied]
+        grouped: dict[str, list[Node]] = {}
+        for node in self:
+            name = f"{node.kind} × {kinds.count(node.kind)}" if node.name in studied else node.name
+            grouped.setdefault(name, []).append(node)
+        return grouped
+
     def funnels(self) -> list[Node]:
         """The nodes that keep or drop documents."""
         return [node for node in self if "documents_in" in node.manifest.counters]

@@ -30,8 +30,11 @@ def tiles(nodes: Nodes, prices: Rates) -> list[Tile]:
         ("pretrain", "train_tokens", "tokens trained on"),
         ("pretrain", "loss", "training loss, nats a token"),
         ("evaluate", "bits_per_byte", "bits per byte, held out"),
+        ("scaling", "runs", "runs of a scaling study"),
+        ("scaling", "size_exponent", "exponent of the best size over compute"),
+        ("scaling", "E", "irreducible loss, nats a token"),
     ):
-        for node in nodes.of_kind(kind)[-1:]:
+        for node in [node for node in nodes.of_kind(kind) if node.name not in nodes.studied()][-1:]:
             value = {**node.manifest.counters, **node.manifest.metrics}.get(name)
             if isinstance(value, int | float):
                 shown.append(Tile(compact(value) if isinstance(value, int) else f"{value:.3f}", label))
@@ -41,21 +44,28 @@ def tiles(nodes: Nodes, prices: Rates) -> list[Tile]:
 
 
 def graph_section(nodes: Nodes) -> Section:
-    longest = max((node.manifest.seconds for node in nodes), default=0) or 1
+    groups = nodes.groups()
+    group_of = {node.name: name for name, members in groups.items() for node in members}
+    seconds = {name: sum(node.manifest.seconds for node in members) for name, members in groups.items()}
+    longest = max(seconds.values(), default=0) or 1
     boxes = [
         Box(
-            name=node.name,
-            inputs=list(dict.fromkeys(node.inputs.values())),
-            headline=headline(node),
-            cost=f"{duration(node.manifest.seconds)} · {compact(round(node.manifest.cpu_seconds, 1))} CPU s",
-            weight=node.manifest.seconds / longest,
-            warn=bool(node.manifest.quarantined),
-            title=f"{node.name} {node.checkpoint.key[:16]}: {headline(node)}",
+            name=name,
+            inputs=list(dict.fromkeys(group_of[upstream] for node in members for upstream in node.inputs.values())),
+            headline=headline(members[0]) if len(members) == 1 else "runs of a study",
+            cost=f"{duration(seconds[name])} · {compact(round(_cpu_seconds(members), 1))} CPU s",
+            weight=seconds[name] / longest,
+            warn=any(node.manifest.quarantined for node in members),
+            title="; ".join(f"{node.name} {node.checkpoint.key[:16]}: {headline(node)}" for node in members),
         )
-        for node in nodes
+        for name, members in groups.items()
     ]
     content = {"across": draw_graph(boxes), "down": draw_graph(boxes, downward=True)}
     return Section("graph", "The graph", "graph.html", content)
+
+
+def _cpu_seconds(nodes: list[Node]) -> float:
+    return sum(node.manifest.cpu_seconds for node in nodes)
 
 
 def headline(node: Node) -> str:
@@ -85,6 +95,8 @@ def headline(node: Node) -> str:
             return f"{compact(float(known['parameters']))} parameters, loss {float(known['loss']):.3f}"
         case "evaluate" if "bits_per_byte" in known:
             return f"{float(known['bits_per_byte']):.3f} bits per byte"
+        case "scaling" if {"size_exponent", "E"} <= set(known):
+            return f"best size ∝ C^{float(known['size_exponent']):.2f}, loss ≥ {float(known['E']):.2f}"
     return ", ".join(
         f"{words(name)} {figure(value)}" for name, value in [*metrics.items(), *counters.items()][:NUM_FACTS]
     )

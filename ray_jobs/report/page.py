@@ -64,6 +64,7 @@ def environment() -> Any:
         figures.duration,
         figures.excerpt,
         figures.figure,
+        figures.scientific,
         figures.share,
         figures.words,
     ]

@@ -29,7 +29,8 @@ class TrainingView:
 
 
 def training_section(nodes: Nodes) -> Section | None:
-    views = [_view(node) for node in nodes if node.checkpoint.files(CURVE)]
+    studied = nodes.studied()
+    views = [_view(node) for node in nodes if node.checkpoint.files(CURVE) and node.name not in studied]
     if not views:
         return None
     return Section("training", "Training", "training.html", {"views": views}, tuple(view.node.name for view in views))

@@ -55,6 +55,8 @@ class Fit:
     intervals: dict[str, tuple[float, float]]
     """95% by percentiles of the bootstrap, of E, A, B, alpha, beta and size_exponent; empty without one."""
     num_points: int
+    draws: tuple[ScalingLaw, ...] = ()
+    """The laws of the bootstrap. Not validated: some may not fall with size or with tokens."""
 
 
 def fit_law(points: Sequence[Point], bootstrap_samples: int = 200, seed: int = 0) -> Fit:
@@ -74,14 +76,15 @@ def fit_law(points: Sequence[Point], bootstrap_samples: int = 200, seed: int = 0
     ends = _ends(logs, _best_starts(logs))
     best = ends[0]
     law = _law(best)
-    intervals = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    draws: list[ScalingLaw] = []
     if bootstrap_samples and len(_distinct(points)) >= LEAST_FOR_BOOTSTRAP:
         draws = _bootstrap(logs, ends[:NUM_RESTARTS], bootstrap_samples, seed)
         for name in ("E", "A", "B", "alpha", "beta", "size_exponent"):
             low, high = np.percentile([getattr(draw, name) for draw in draws], [2.5, 97.5])
             intervals[name] = (float(low), float(high))
     residuals = _residuals(best, logs)[0]
-    return Fit(law, float(np.sqrt(np.mean(residuals**2))), intervals, len(points))
+    return Fit(law, float(np.sqrt(np.mean(residuals**2))), intervals, len(points), tuple(draws))
 
 
 def check_points(points: Sequence[Point]) -> None:

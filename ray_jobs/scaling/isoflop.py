@@ -83,6 +83,15 @@ def best_sizes(runs: Mapping[float, Sequence[tuple[float, float]]]) -> tuple[lis
     valleys = [
         valley(flops, [size for size, _ in runs[flops]], [loss for _, loss in runs[flops]]) for flops in sorted(runs)
     ]
+    return valleys, power_of(valleys)
+
+
+def power_of(valleys: Sequence[Valley]) -> PowerLaw:
+    """N_opt as a power of the budget, by least squares of the logarithms over the valleys that lie inside.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
     sound = [each for each in valleys if each.inside]
     if len(sound) < 2:
         raise ValueError(
@@ -92,4 +101,4 @@ def best_sizes(runs: Mapping[float, Sequence[tuple[float, float]]]) -> tuple[lis
     logs = np.log([(each.flops, each.parameters) for each in sound])
     centre = logs.mean(axis=0)
     exponent = float(np.polyfit(logs[:, 0] - centre[0], logs[:, 1] - centre[1], 1)[0])
-    return valleys, PowerLaw(float(np.exp(centre[1] - exponent * centre[0])), exponent)
+    return PowerLaw(float(np.exp(centre[1] - exponent * centre[0])), exponent)

@@ -14,7 +14,7 @@ Options: batch (sequences of a micro-batch), accumulate (micro-batches a step), 
 selective or full), attention (flash, cudnn or any), steps, profile (1 prints the kernels that take longest), float8 (0
 or 1), saves.
 
-MFU is by the convention of ray_jobs/model/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
+MFU is by the convention of configs/size.py, over the published dense bf16 peak. After the warm-up, `steps` steps
 are timed as one, three times, with a barrier before and after, as a training has none between its steps; the figure is
 the median of the three.
 """
@@ -42,7 +42,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.model import ModelSpec
 from configs.pretrain import OptimizerSpec, PretrainSpec
-from ray_jobs.model.size import model_size, peak_flops
+from configs.size import model_size, peak_flops
 from ray_jobs.tokenizer.loader import TokenDataset
 from ray_jobs.tokenizer.streams import LocalStream
 

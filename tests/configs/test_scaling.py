@@ -1,11 +1,10 @@
 """Published constants give their published optima."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from configs.scaling import PUBLISHED, ScalingLaw, read_law
+from configs.scaling import PUBLISHED, ScalingLaw, parse_law
 
 CHINCHILLA = 5.76e23
 
@@ -50,32 +49,34 @@ def test_tokens_for_a_loss_give_that_loss_and_none_where_the_model_is_too_small(
     assert law.tokens_for(1e9, law.E + law.A / 1e9**law.alpha) is None
 
 
-def test_a_law_is_read_from_a_file_plain_or_as_a_fit(tmp_path: Path) -> None:
+def test_a_law_is_read_plain_or_as_a_fit() -> None:
     law = PUBLISHED["hoffmann-2022"]
-    for content in (law.model_dump(), {"law": law.model_dump(), "num_points": 9}):
-        (tmp_path / "fit.json").write_text(json.dumps(content))
-        assert read_law(tmp_path / "fit.json") == law
+    for content in (law.model_dump(), {"law": law.model_dump(), "num_runs": 9}):
+        assert parse_law(json.dumps(content).encode(), "law.json") == law
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{", "not a JSON object"),
-        ("[1]", "not a JSON object"),
-        ('{"E": 1.7}', "missing: A, B, alpha, beta"),
-        ('{"E": 1.7, "A": -4, "B": 4, "alpha": 0.3, "beta": 0.3}', "missing: A"),
-        ('{"law": 3}', "wrong or missing: law"),
+        (b"{", "not a JSON object"),
+        (b"\xff", "not a JSON object"),
+        (b"[1]", "not a JSON object"),
+        (b'{"E": 1.7}', "missing: A, B, alpha, beta"),
+        (b'{"E": 1.7, "A": -4, "B": 4, "alpha": 0.3, "beta": 0.3}', "missing: A"),
+        (b'{"law": 3}', "wrong or missing: law"),
     ],
 )
-def test_a_file_without_a_law_is_refused(tmp_path: Path, content: str, says: str) -> None:
-    (tmp_path / "fit.json").write_text(content)
-    with pytest.raises(ValueError, match=says):
-        read_law(tmp_path / "fit.json")
+def test_content_without_a_law_is_refused(content: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=f"law.json .*{says}"):
+        parse_law(content, "law.json")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no file"):
-        read_law(tmp_path / "none.json")
+def test_another_factor_than_six_spends_the_same_compute() -> None:
+    law = PUBLISHED["besiroglu-2024"]
+    parameters, tokens = law.optimum(1e15, 7.5)
+    assert 7.5 * parameters * tokens == pytest.approx(1e15)
+    for factor in (0.9, 1.1):
+        assert law.loss(parameters * factor, tokens / factor) > law.loss(parameters, tokens)
 
 
 def test_laws_are_finite_and_positive() -> None:

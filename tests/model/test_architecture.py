@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from configs.model import ModelSpec
+from configs.size import model_size, peak_flops
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
-from ray_jobs.model.size import model_size, peak_flops
 
 SPECS = [
     ModelSpec(hidden=32, layers=2, heads=4, intermediate=48),

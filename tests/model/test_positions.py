@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from configs.model import ModelSpec, RopeScaling
 from configs.pretrain import PretrainSpec
+from configs.size import model_size
 from ray_jobs.model.architecture import decoder_layers, empty_model, initialise, materialise, transformers_config
 from ray_jobs.model.files import context_of
 from ray_jobs.model.positions import ntk_theta
-from ray_jobs.model.size import model_size
 
 CPU = torch.device("cpu")
 ORIGINAL = 4096
