@@ -140,8 +140,8 @@ def scatter_chart(
                 titled("circle", title, cx=x(a), cy=y(b), r=radius, class_=f"{shape} {layer.style}")
                 for a, b, title in layer.points
             ]
-    drawn += _legend([(layer.name, layer.style) for layer in layers if layer.name], left)
-    return _frame(drawn, f"{y_label} over {x_label}")
+    legend, rows = _legend([(layer.name, layer.style) for layer in layers if layer.name], left)
+    return _frame([*drawn, *legend], f"{y_label} over {x_label}", rows)
 
 
 def _heights(layer: Series | Dots | Band, point: tuple[Any, ...]) -> tuple[float, ...]:
