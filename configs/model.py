@@ -105,7 +105,13 @@ class ModelSpec(Spec):
             self._fits_mpt()
         if self.rope_scaling is not None and self.rope_scaling.method == "ntk" and self.head_width == 2:
             raise ValueError("rope_scaling ntk has no effect on heads of width 2: choose fewer heads")
-        if self.head_width % 2:
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.original_positions and scaling.original_positions > self.max_positions:
+            raise ValueError(
+                f"rope_scaling.original_positions ({scaling.original_positions}), the context before scaling, is more "
+                f"than max_positions ({self.max_positions}), the one after: raise max_positions"
+            )
+        if self.head_width % 2 and self.architecture != "mpt":
             raise ValueError(f"head_dim ({self.head_width}) must be even, RoPE turns pairs: change hidden or heads")
         return self
 

@@ -81,7 +81,7 @@ def train_rank(
     curve = MetricsLog(job.store, job.path, session) if rank == 0 else None
     device, evaluation = device_of_rank(job.resources), {}
     if job.measured is not None:
-        at_once = job.resources.micro_batch or max(1, job.spec.global_batch // dist.get_world_size())
+        at_once = micro_batch_of(job) or max(1, job.spec.global_batch // dist.get_world_size())
         evaluation["evaluate"] = Evaluation(job.spec, job.measured, job.vocabulary.eos_id, device, at_once)
     try:
         train(

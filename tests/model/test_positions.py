@@ -159,6 +159,7 @@ def test_mpt_attends_with_alibi(heads: int, slopes: list[float]) -> None:
         ({"architecture": "mpt", "intermediate": 512, "rope_theta": 5e5}, "leave out rope_theta"),
         ({"rope_scaling": {"method": "linear", "factor": 4, "beta_fast": 9}}, "linear has no beta_fast"),
         ({"rope_scaling": {"method": "yarn", "factor": 4}}, "needs original_positions"),
+        ({"rope_scaling": {"method": "yarn", "factor": 4, "original_positions": 9999}}, "raise max_positions"),
         ({"rope_scaling": {"method": "ntk", "factor": 0.5}}, "greater than 1"),
     ],
 )

@@ -72,6 +72,32 @@ def test_two_ranks_are_one_and_go_on_as_one(job: Jobs, training: Training) -> No
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_rank")
+def test_what_ranks_and_accumulation_change_of_a_gradient_is_rounding_without_a_trend(
+    job: Jobs, training: Training
+) -> None:
+    """AdamW's first moment after one step is the clipped mean gradient times 1 − β₁."""
+    changes = {"steps": 1, "optimizer": {"warmup_steps": 0}, "log_every": 1}
+    run_ranks(training("two", changes), training("two by one", changes, micro_batch=1))
+    one, parts = job("one", changes), job("parts", changes, micro_batch=1)
+    train_rank(one)
+    train_rank(parts)
+
+    def gradient(of: TrainingJob) -> torch.Tensor:
+        moments = [tensor for name, tensor in sorted(weights_of(of, 1).items()) if name.startswith("exp_avg.")]
+        return torch.cat([tensor.double().flatten() for tensor in moments])
+
+    whole = gradient(one)
+    for other in (parts, job("two", changes), job("two by one", changes)):
+        residual = gradient(other) - whole
+        assert 0 < residual.norm() < 1e-5 * whole.norm()
+        # Neither longer nor shorter, as it would be by a wrong count of tokens or ranks, nor shifted.
+        assert abs(residual @ whole) < 1e-6 * (whole @ whole)
+        used = residual[residual != 0]
+        assert abs(used.mean()) < 5 * used.std() / len(used) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_rank")
 def test_two_copies_of_two_shards_are_one_rank_and_go_on_as_one(job: Jobs, training: Training) -> None:
     run_ranks(
         training("copies", shard_ranks=2), {**training("parts", shard_ranks=2, micro_batch=1), "stop_at": 8}, world=4
