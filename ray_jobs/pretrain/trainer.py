@@ -289,6 +289,7 @@ class _Training:
             set_optimizer_step(self.optimizer, receipt.step)
             return Position.of_receipt(receipt)
         initialise(self.model.model, self.spec.seed)
+        set_optimizer_step(self.optimizer, 0)
         for state in self.optimizer.state.values():  # a damaged checkpoint may have filled some
             state["exp_avg"].zero_()
             state["exp_avg_sq"].zero_()

@@ -83,26 +83,8 @@ def loss_of(folder: Path, spec: dict[str, Any], harm: Callable[[], contextlib.Ab
     return losses, receipt.state["spikes"]["spikes"], ""
 
 
-def poisoned(batches: range) -> contextlib.AbstractContextManager[None]:
-    from ray_jobs.pretrain import launch
-    from tests.pretrain.harm import Poisoned
-
-    @contextlib.contextmanager
-    def patched() -> Any:
-        real = launch.training_samples
-        launch.training_samples = lambda tokens, spec, resources: Poisoned(  # type: ignore[assignment]
-            real(tokens, spec, resources), batches, spec.global_batch
-        )
-        try:
-            yield
-        finally:
-            launch.training_samples = real
-
-    return patched()
-
-
 def study(steps: int) -> list[dict[str, Any]]:
-    from tests.pretrain.harm import collapsed, harmed, outsized
+    from tests.pretrain.harm import collapsed, harmed, outsized, poisoned
 
     at = steps // 2
     causes: dict[str, tuple[dict[str, Any], Callable[[], contextlib.AbstractContextManager[None]]]] = {

@@ -9,7 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from ray_jobs.model.loss import LossModel, TokenLoss
-from ray_jobs.pretrain import trainer
+from ray_jobs.pretrain import launch, trainer
 from ray_jobs.tokenizer.loader import TokenDataset
 
 Harm = Callable[[LossModel], None]
@@ -67,6 +67,21 @@ def not_a_number(model: LossModel) -> None:
 
 def _local(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+@contextmanager
+def poisoned(batches: range) -> Iterator[None]:
+    """Trainings of this process get samples of which these global batches are poison."""
+    real = launch.training_samples
+
+    def samples(tokens: Any, spec: Any, resources: Any) -> Any:
+        return Poisoned(real(tokens, spec, resources), batches, spec.global_batch)
+
+    launch.training_samples = samples  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        launch.training_samples = real
 
 
 class Poisoned:

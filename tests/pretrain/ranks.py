@@ -102,13 +102,14 @@ def main() -> int:
 
     from ray_jobs.pretrain.launch import sigterm_asks, train_rank
     from ray_jobs.pretrain.trainer import TrainingStopped
+    from tests.pretrain.harm import poisoned
 
     dist.init_process_group("gloo")
     status = 0
     for training in json.loads(sys.argv[1]):
         try:
             stop_at = training.pop("stop_at", None)
-            with sigterm_asks() as asked:
+            with sigterm_asks() as asked, poisoned(range(*training.pop("poison", [0]))):
                 steps = itertools.count(1)
                 train_rank(job_of(**training), should_stop=lambda: asked() or next(steps) == stop_at)  # noqa: B023
         except (ValueError, TrainingStopped) as error:

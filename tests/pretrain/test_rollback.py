@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.pretrain import launch
 from ray_jobs.pretrain.curve import read_curve
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.steps import StepReceipt, StepStore
 from ray_jobs.pretrain.trainer import TrainingStopped
-from tests.pretrain.harm import Harm, Poisoned, collapsed, harmed, not_a_number, outsized
+from tests.pretrain.harm import Harm, collapsed, harmed, not_a_number, outsized, poisoned
+from tests.pretrain.ranks import finish, start
 from tests.pretrain.test_trainer import stop_at
 
 Jobs = Callable[..., TrainingJob]
@@ -27,19 +27,6 @@ CHANGES: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[range], None]:
-    real = launch.training_samples
-
-    def set_batches(batches: range) -> None:
-        def poisoned(tokens: Any, spec: Any, resources: Any) -> Any:
-            return Poisoned(real(tokens, spec, resources), batches, spec.global_batch)
-
-        monkeypatch.setattr(launch, "training_samples", poisoned)
-
-    return set_batches
-
-
 def final(job: TrainingJob) -> StepReceipt:
     receipt = StepStore(job.store, job.path).of_step(job.spec.steps)
     assert receipt is not None
@@ -50,53 +37,80 @@ def losses(job: TrainingJob) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in read_curve(job.store, job.path, final(job))]
 
 
-def test_poison_batches_are_passed_over_as_if_they_had_never_been(job: Jobs, poison: Callable[[range], None]) -> None:
-    poison(range(AT, AT + 2))
-    spiked = job("spiked", CHANGES)
-    train_rank(spiked)
+def train_poisoned(job: TrainingJob, batches: range = range(AT, AT + 2), **options: Any) -> None:
+    with poisoned(batches):
+        train_rank(job, **options)
+
+
+def test_poison_batches_are_passed_over_as_if_they_had_never_been(job: Jobs) -> None:
+    spiked, undisturbed = job("spiked", CHANGES), job("undisturbed", CHANGES)
+    train_poisoned(spiked)
+    train_rank(undisturbed)
     (spike,) = final(spiked).state["spikes"]["spikes"]
     assert (spike["step"], spike["kind"], spike["back_to"]) == (AT, "loss", 40)
     assert spike["skipped"] == [{"first": AT - 2, "count": 2 + 1 + 3}]
     curve = read_curve(spiked.store, spiked.path, final(spiked))
     assert [line["step"] for line in curve] == list(range(5, 81, 5))
-    assert max(line["loss"] for line in curve) == curve[0]["loss"]  # no line of a step that was taken back
+    assert losses(spiked)[:9] == losses(undisturbed)[:9]  # up to the hole all is taken as it was, to the bit
+    assert losses(spiked)[-1][1] == pytest.approx(losses(undisturbed)[-1][1], abs=0.15)
     assert curve[-1]["spikes"] == 1 and final(spiked).state["next_sample"] == (80 + 6) * 8
 
 
-def test_it_is_the_training_on_the_other_data_to_the_bit_however_it_is_cut_off(
-    job: Jobs, poison: Callable[[range], None]
-) -> None:
-    poison(range(AT, AT + 2))
+def test_before_the_first_checkpoint_it_goes_back_to_the_seed(job: Jobs) -> None:
+    early = {**CHANGES, "steps": 50, "checkpoint_every": 50, "spikes": {**BACK, "rollback_steps": 30}}
+    spiked, undisturbed = job("spiked", early), job("undisturbed", early)
+    train_poisoned(spiked, range(36, 37))
+    train_rank(undisturbed)
+    (spike,) = final(spiked).state["spikes"]["spikes"]
+    assert (spike["step"], spike["back_to"]) == (36, 0)
+    assert losses(spiked)[:6] == losses(undisturbed)[:6]
+
+
+@pytest.mark.slow
+def test_it_is_the_same_training_to_the_bit_however_it_is_cut_off(job: Jobs) -> None:
     whole = job("whole", CHANGES)
-    train_rank(whole)
+    train_poisoned(whole)
     for stop in (AT - 3, AT + 9, AT + 16):  # before the spike; after it is gone back from; once more
         cut = job(f"cut at {stop}", CHANGES)
         with pytest.raises(TrainingStopped):
-            train_rank(cut, should_stop=stop_at(stop))
-        train_rank(cut)
+            train_poisoned(cut, should_stop=stop_at(stop))
+        train_poisoned(cut)
         assert losses(cut) == losses(whole)
         assert final(cut).state["spikes"] == final(whole).state["spikes"]
         sha = [[file.sha256 for file in final(one).files if not file.name.startswith(".")] for one in (cut, whole)]
         assert sha[0] == sha[1]
 
 
-def test_record_only_goes_on_and_tells(job: Jobs, poison: Callable[[range], None]) -> None:
-    poison(range(AT, AT + 2))
+@pytest.mark.slow
+def test_two_ranks_decide_as_one(job: Jobs, training: Callable[..., dict[str, Any]]) -> None:
+    for status, output in finish(start(2, [{**training("two", CHANGES), "poison": [AT, AT + 2]}])):
+        assert status == 0, output
+    one, two = job("one", CHANGES), job("two", CHANGES)
+    train_poisoned(one)
+    told = [
+        [(spike["step"], spike["back_to"], spike["skipped"]) for spike in final(each).state["spikes"]["spikes"]]
+        for each in (one, two)
+    ]
+    assert told[0] == told[1] and len(told[0]) == 1
+    for (step, loss), (other_step, other_loss) in zip(losses(one), losses(two), strict=True):
+        assert step == other_step and loss == pytest.approx(other_loss, abs=0.03)  # rounding grows at so high a rate
+
+
+def test_record_only_goes_on_and_tells(job: Jobs) -> None:
     recorded = job("recorded", {**CHANGES, "spikes": {**BACK, "action": "record"}})
-    train_rank(recorded)
+    train_poisoned(recorded)
     spikes = final(recorded).state["spikes"]["spikes"]
     assert (spikes[0]["step"], spikes[0]["back_to"], spikes[0]["skipped"]) == (AT, None, [])
     assert max(line["loss"] for line in read_curve(recorded.store, recorded.path, final(recorded))[1:]) > 5.5
 
 
-def test_too_many_are_an_error_that_tells_them(job: Jobs, poison: Callable[[range], None]) -> None:
-    poison(range(AT, 1000))
+def test_too_many_are_an_error_that_tells_them(job: Jobs) -> None:
     hopeless = job("hopeless", {**CHANGES, "spikes": {**BACK, "max_rollbacks": 2}})
     said = (
         r"3 loss spikes, more than spikes.max_rollbacks \(2\): step 50: loss .* back to step 40, past the batches 48 to"
     )
     with pytest.raises(ValueError, match=said):
-        train_rank(hopeless)
+        train_poisoned(hopeless, range(AT, 1000))
 
 
 @pytest.mark.parametrize(
