@@ -93,7 +93,7 @@ def train_rank(
             session=session,
             curve=curve,
             micro_batch=micro_batch_of(job),
-            shard_ranks=job.resources.shard_ranks,
+            shard_ranks=shard_ranks_of(job, dist.get_world_size()),
             progress=progress,
             should_save=should_save,
             should_stop=should_stop,
@@ -121,6 +121,15 @@ def micro_batch_of(job: TrainingJob) -> int | None:
     if job.resources.micro_batch is None and job.resources.min_workers is not None:
         return math.ceil(job.spec.global_batch / job.resources.workers)
     return job.resources.micro_batch
+
+
+def shard_ranks_of(job: TrainingJob, world: int) -> int | None:
+    """Ranks that share a copy. Where machines are lost and those left make no whole number of copies, they share one
+    among all."""
+    shard_ranks = job.resources.shard_ranks
+    if shard_ranks is not None and job.resources.min_workers is not None and world % shard_ranks:
+        return None
+    return shard_ranks
 
 
 def threads_of(resources: Resources) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
 from ray_jobs.pretrain.curve import read_curve
-from ray_jobs.pretrain.launch import TrainingJob, train_rank
+from ray_jobs.pretrain.launch import TrainingJob, shard_ranks_of, train_rank
 from ray_jobs.pretrain.steps import StepStore
 from ray_jobs.pretrain.tensors import load_step, read_tensors
 from ray_jobs.pretrain.trainer import build, checkpoint_tensors
@@ -141,6 +141,12 @@ def test_three_ranks_share_a_batch_of_eight_and_go_on_from_two(job: Jobs, traini
     ones = weights_of(one)
     for name, tensor in weights_of(grown).items():
         assert torch.allclose(tensor, ones[name], atol=2e-3), name
+
+
+def test_machines_that_are_left_share_one_copy_where_they_make_no_whole_number_of_copies(job: Jobs) -> None:
+    elastic, fixed = job("any", workers=4, min_workers=1, shard_ranks=2), job("any", workers=4, shard_ranks=2)
+    assert [shard_ranks_of(elastic, world) for world in (4, 3, 2, 1)] == [2, None, 2, None]
+    assert shard_ranks_of(fixed, 3) == 2
 
 
 @pytest.mark.usefixtures("one_rank")
