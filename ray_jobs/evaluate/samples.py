@@ -43,6 +43,8 @@ def write_samples(
     """
     import torch
 
+    if spec.num_samples == 0:
+        return []
     length = 1 + spec.num_prompt_tokens + spec.num_new_tokens
     if length > context_of(model):
         raise ValueError(

@@ -107,6 +107,12 @@ def test_windows_that_do_not_fit_the_model_are_refused(
         evaluated(EVALUATION.model_copy(update=changes), inputs, "refused")
 
 
+def test_samples_that_are_not_asked_for_need_no_room(inputs: dict[str, Checkpoint]) -> None:
+    none = EVALUATION.model_copy(update={"sampling": SamplingSpec(num_samples=0, num_new_tokens=96)})
+    _, files = evaluated(none, inputs, "unasked")
+    assert json.loads(files["samples.json"]) == []
+
+
 def test_without_heldout_documents_it_says_what_to_do(inputs: dict[str, Checkpoint], tmp_path: Path) -> None:
     store = open_store(tmp_path)
     tokenizer = publish_tokenizer(store)
