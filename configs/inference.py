@@ -1,0 +1,41 @@
+"""How a model writes: which token comes next, and when to end."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Spec
+
+
+class DecodingSpec(Spec):
+    """One request's choice of tokens. The steps are taken in the order of the fields, which is transformers'."""
+
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divides the positive logits of tokens that stand in prompt or answer, and multiplies the negative ones (Keskar et
+    al. 2019, arXiv:1909.05858, section 4.1); 1 leaves them."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Divides the logits; 0 takes the likeliest token, whatever the steps below say."""
+    top_k: int = Field(default=0, ge=0)
+    """Keeps the k likeliest tokens, and those as likely as the last of them; 0 keeps all."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Keeps the fewest tokens that hold this much probability, the one that crosses it included (Holtzman et al. 2020,
+    arXiv:1904.09751)."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Keeps tokens that are at least this many times as likely as the likeliest (Nguyen et al. 2024,
+    arXiv:2407.01082)."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """The answer is a function of it, the prompt and the model, whatever else is computed beside it."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """The most that is written."""
+    stop: tuple[str, ...] = ()
+    """Texts before which the answer ends; they are not part of it."""
+
+    @model_validator(mode="after")
+    def _stops_are_texts(self) -> Self:
+        if "" in self.stop:
+            raise ValueError("stop holds an empty text, at which every answer would end: leave it out")
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
