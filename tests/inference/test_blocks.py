@@ -136,6 +136,21 @@ def test_answers_to_one_prompt_share_it_and_copy_only_what_they_write_into() -> 
     assert len({answer.blocks[0] for answer in answers}) == 1 and blocks.num_available == 4
 
 
+def test_tokens_that_are_cut_from_a_known_block_stay_known_and_others_come_beside_them() -> None:
+    blocks = Blocks(8, SIZE)
+    tokens = list(range(2 * SIZE))
+    table = blocks.begin(tokens)
+    blocks.extend(table, len(tokens))
+    blocks.publish(table, tokens)
+    known = list(table.blocks)
+    blocks.cut(table, 6)  # as of a draft whose last two tokens are refused
+    assert blocks.extend(table, 2) == [Copy(known[1], table.blocks[1], 2)]
+    assert blocks.begin([*tokens, 99]).blocks == known
+    other = [*tokens[:6], 50, 51]
+    blocks.publish(table, other)
+    assert blocks.begin([*other, 99]).blocks == table.blocks != known
+
+
 def test_kept_blocks_make_room_the_longest_unused_first_and_a_prompts_end_before_its_beginning() -> None:
     blocks = Blocks(4, SIZE)
     for base in (0, 100):
