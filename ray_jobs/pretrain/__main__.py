@@ -4,9 +4,10 @@ r"""Pretraining under torchrun, without Ray:
         -m ray_jobs.pretrain REQUEST_URL
 
 REQUEST_URL is the request of the node, as `python -m ray_jobs pretrain REQUEST_URL` takes it: nodes/pretrain/<key16>/
-requests/<submission>.json in a store. The ranks are torchrun's; of the request's resources only CPUs and GPUs a worker
-and the micro-batch count. Any number of ranks goes on from the newest checkpoint: `--nnodes 2:4 --max-restarts 9` with
-the machines that are left, and a new start by hand with as many as it is given. The training checkpoints lie where the
+requests/<submission>.json in a store. The ranks are torchrun's; of the request's resources CPUs and GPUs a worker,
+micro_batch, shard_ranks and tokens_from_store count. Any number of ranks goes on from the newest checkpoint: a new
+start by hand with as many as it is given, and `--nnodes 2:4 --max-restarts 9` with the machines that are left, for
+which micro_batch should be set, as each takes on sequences of the others. The training checkpoints lie where the
 node looks for them: afterwards `python -m ray_jobs pretrain REQUEST_URL`, or any run of the graph, finds the last one
 and publishes the model. Exit status: 2 for a user's mistake, 3 where the store fails, 1 when SIGTERM stopped the
 training after a last checkpoint (torchrun passes the signal on).
@@ -45,7 +46,7 @@ def job_of(request_url: str, workers: int) -> TrainingJob:
     if request.node != PretrainSpec.node:
         raise ValueError(f"{request_url} asks for {request.node}, not {PretrainSpec.node}")
     inputs = {slot: Checkpoint.open(store, upstream.node, upstream.key) for slot, upstream in request.inputs.items()}
-    resources = Resources.model_validate(request.resources | {"workers": workers, "min_workers": None})
+    resources = Resources.model_validate(request.resources | {"workers": workers, "min_workers": 1})
     path = NodePath(request.node, key_of(request.payload(NODES[request.node])))
     spec = PretrainSpec.model_validate(request.spec)
     return training_job(spec, inputs, store, path, f"torchrun-{secrets.token_hex(6)}", resources)

@@ -26,8 +26,12 @@ class Position:
         return batch_of(self.step, self.spikes.holes)
 
     def to_state(self, spec: PretrainSpec, session: str) -> dict[str, Any]:
-        first = self.segments[-1].last if self.segments else 0
-        segments = (*self.segments, Segment(session, first, self.step))
+        before = self.segments
+        if before and before[-1].session == session:  # which went back from a loss spike
+            first, before = before[-1].first, before[:-1]
+        else:
+            first = before[-1].last if before else 0
+        segments = (*before, Segment(session, first, self.step))
         return {
             "interval": asdict(self.interval),
             "segments": [asdict(segment) for segment in segments],

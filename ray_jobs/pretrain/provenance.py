@@ -6,7 +6,7 @@ are run through the model again with a hook on every module, which finds the fir
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,18 +16,21 @@ from torch.distributed.tensor import DTensor
 
 from ray_jobs.model.loss import LossModel
 
+KINDS = ("weights", "output", "gradient")
+
 
 @dataclass(frozen=True)
 class Cause:
     """What a rank found."""
 
-    rank: int
-    micro_batch: int
-    """Of the step, on this rank."""
+    rank: int | None
+    """None of a gradient that is the sum of several ranks'."""
+    micro_batch: int | None
+    """Of the step, on this rank; None of weights, which no sample changed."""
     module: str
     """By its name in transformers' model; of a gradient the parameter."""
     kind: str
-    """"weights", "output" or "gradient"."""
+    """One of KINDS."""
 
     def __str__(self) -> str:
         said = {
@@ -35,11 +38,15 @@ class Cause:
             "output": f"{self.module} is the first to give numbers that are not finite, of finite weights",
             "gradient": f"the loss is finite, and the gradient of {self.module} is not",
         }
-        return f"rank {self.rank}, micro-batch {self.micro_batch}: {said[self.kind]}"
+        places = {"rank": self.rank, "micro-batch": self.micro_batch}
+        where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
+        return f"{where}: {said[self.kind]}"
 
 
 def causes_of(model: LossModel, micro_batches: Iterable[tuple[Tensor, ...]]) -> list[Cause]:
-    """The first cause on each rank that has one, by rank. Collective; leaves no gradients.
+    """The first cause on each rank that has one, by rank; of the kinds only that which explains the others: weights,
+    which all ranks gather, before outputs, and outputs, whose gradients are added up, before gradients. Collective;
+    leaves no gradients.
 
     Args:
         micro_batches: those of the step on this rank, as `step.take_step` takes them; as many on every rank.
@@ -47,13 +54,20 @@ def causes_of(model: LossModel, micro_batches: Iterable[tuple[Tensor, ...]]) -> 
     own = _own_cause(model, micro_batches)
     gathered: list[Cause | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, own)
-    return [cause for cause in gathered if cause is not None]
+    causes = [cause for cause in gathered if cause is not None]
+    kind = min((cause.kind for cause in causes), key=KINDS.index, default="")
+    causes = [cause for cause in causes if cause.kind == kind]
+    if kind != "gradient" or len(gathered) == 1:
+        return causes
+    # Of a sum over ranks, of which each looked at its own part.
+    first = min(causes, key=lambda cause: cause.micro_batch or 0)
+    return [replace(first, rank=None)]
 
 
 def _own_cause(model: LossModel, micro_batches: Iterable[tuple[Tensor, ...]]) -> Cause | None:
     rank = dist.get_rank()
     broken = _first_not_finite(model.model.named_parameters())
-    found = None if broken is None else Cause(rank, 0, broken.rpartition(".")[0], "weights")
+    found = None if broken is None else Cause(rank, None, broken.rpartition(".")[0], "weights")
     model.zero_grad()
     for number, micro_batch in enumerate(micro_batches):  # to the end on every rank: FSDP's forward is collective
         with torch.compiler.set_stance("force_eager"), _watched(model.model) as seen:

@@ -75,15 +75,27 @@ class Saver:
             SaveFailed: on every rank, where that save and the one before it failed on any.
         """
         began = time.perf_counter()
-        failure = self._join()
-        if failure is not None:
-            if self._failures > FAILURES_BORNE:
-                raise failure
-            if dist.get_rank() == 0:
-                log.warning("%s. Step %d is tried instead", failure, step)
+        self.settle(f"step {step} is tried instead")
         self._copied = self._stager.stage(self._tensors)
         self._step = step
         self._pause += time.perf_counter() - began
+
+    def settle(self, instead: str) -> None:
+        """Waits for what is being written. Collective.
+
+        Args:
+            instead: what is done where it failed.
+
+        Raises:
+            SaveFailed: on every rank, where it and the one before it failed on any.
+        """
+        failure = self._join()
+        if failure is None:
+            return
+        if self._failures > FAILURES_BORNE:
+            raise failure
+        if dist.get_rank() == 0:
+            log.warning("%s; %s", failure, instead)
 
     def write(self, state: dict[str, Any]) -> None:
         """Begins to write the copy, and `state` with it."""

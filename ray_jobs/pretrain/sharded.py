@@ -54,11 +54,12 @@ def build(
         fully_shard(layer, **options)
     fully_shard(model, **options)
     register_fsdp_forward_method(model, "nlls")
+    one_buffer = _OneBuffer()
     for module in model.modules():
         if not isinstance(module, FSDPModule):
             continue
         if world == 1:
-            module.set_custom_reduce_scatter(_OneBuffer())  # type: ignore[arg-type] # its base class is not public
+            module.set_custom_reduce_scatter(one_buffer)  # type: ignore[arg-type] # its base class is not public
         else:  # one rank would divide by 1, a pass over all gradients
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
@@ -82,16 +83,25 @@ def _mesh(device: torch.device, shard_ranks: int | None) -> DeviceMesh:
 
 class _OneBuffer:
     """Of a single rank: what goes into the reduction of gradients is what comes out of it, so that FSDP copies nothing;
-    otherwise it would read and write all gradients once more, in fp32."""
+    otherwise it would read and write all gradients once more, in fp32.
+
+    One for all layers. With several micro-batches FSDP adds a buffer to the gradient in a stream of its own; the next
+    layer's may be the same memory, so it waits for that stream.
+    """
 
     def __init__(self) -> None:
         self._input: Tensor | None = None
+        self._reducing: torch.cuda.Stream | None = None
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """FSDP asks for the input, then for the output."""
         if self._input is None:
+            if self._reducing is not None:
+                torch.cuda.current_stream(device).wait_stream(self._reducing)
             self._input = torch.empty(*size, dtype=dtype, device=device)
             return self._input
+        if device.type == "cuda":
+            self._reducing = torch.cuda.current_stream(device)
         output, self._input = self._input, None
         return output
 

@@ -101,8 +101,9 @@ class StepStore:
         if not receipts:
             return
         oldest = receipts[:count][-1].step
-        if from_step is not None:
-            oldest = min(oldest, from_step)
+        if from_step is not None:  # and one before it: a save by plan may have failed
+            before = [receipt.step for receipt in receipts if receipt.step <= from_step]
+            oldest = min(oldest, max(before, default=from_step))
         kept = {
             receipt.step: self.folder(receipt.step, receipt.session)
             for receipt in receipts

@@ -124,10 +124,15 @@ def train(
     training = _Training(spec, num_tokens, samples, steps, device, session, micro_batch, shard_ranks)
     training.curve, training.evaluate, training.progress = curve, evaluate, progress
     with closing(training.saver):
-        while training.position.step < spec.steps:
-            spike = training.take_steps(should_save, should_stop)
-            if spike is not None:
-                training.go_back(spike)
+        try:
+            while training.position.step < spec.steps:
+                spike = training.take_steps(should_save, should_stop)
+                if spike is not None:
+                    training.go_back(spike)
+        except ValueError:  # the last lines tell how it came to that
+            if curve is not None:
+                curve.flush()
+            raise
     return training.position
 
 
@@ -260,14 +265,14 @@ class _Training:
                 f"{'; '.join(map(str, [*known.spikes, spike]))}. Passing over data does not help any more: lower "
                 "optimizer.learning_rate, or take model.architecture qwen3, whose attention logits are bounded"
             )
-        self.saver.finish()
+        self.saver.settle("training goes back behind it")
         target = newest_target(spec, spike, self.spec.checkpoint_every)
+        self.position = self._restore(target)
         if self.rank == 0:
             for receipt in self.steps.receipts():
                 if receipt.step > target:
                     self.steps.withdraw(receipt)
-        self.position = self._restore()
-        hole = hole_of(spec, spike, self.position.step, known.holes)
+        hole = hole_of(spec, spike, target, known.holes)
         spike = spike.gone_back(self.position.step, hole)
         self.position.spikes.spikes = [*known.spikes, spike]
         # What is saved from here on has names of its own, not those of what was withdrawn.
@@ -275,9 +280,12 @@ class _Training:
         self.meter.go_back(self.position.step)
         self._log("%s", spike)
 
-    def _restore(self) -> Position:
-        """Fills weights and moments from the newest checkpoint that is sound, else from the seed."""
+    def _restore(self, newest: int | None = None) -> Position:
+        """Fills weights and moments from the newest checkpoint that is sound, of those up to step `newest`, else from
+        the seed."""
         for receipt in _agree(self.steps.receipts() if self.rank == 0 else None):
+            if newest is not None and receipt.step > newest:
+                continue
             try:
                 with torch.no_grad():
                     load_step(self.steps, receipt, self.tensors)
@@ -329,10 +337,16 @@ def _divergence(step: int, batch: int, spec: PretrainSpec, causes: list[Cause], 
     """What happened, where, and what to do."""
     told = []
     for cause in causes:
-        share = share_of(spec.global_batch, cause.rank, dist.get_world_size(), micro_batch)
-        samples = share.samples_of(batch, cause.micro_batch)
-        told.append(f"{cause} (samples {samples.start} to {samples.stop - 1})")
-    where = "; ".join(told) or "its gradient is too large when all ranks' are added up"
+        samples = ""
+        if cause.rank is not None and cause.micro_batch is not None:
+            share = share_of(spec.global_batch, cause.rank, dist.get_world_size(), micro_batch)
+            of_rank = share.samples_of(batch, cause.micro_batch)
+            samples = f" (samples {of_rank.start} to {of_rank.stop - 1})"
+        told.append(f"{cause}{samples}")
+    where = "; ".join(told) or (
+        "a second pass over the same batch gave numbers, so it was a norm beyond fp32, or a fault of the hardware or "
+        "of compiled layers"
+    )
     return (
         f"training is not a finite number at step {step}, learning rate "
         f"{learning_rate(step, spec.steps, spec.optimizer):g}: {where}. Lower optimizer.learning_rate, lengthen "

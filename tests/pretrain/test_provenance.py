@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ray_jobs.model.architecture import initialise
-from ray_jobs.pretrain import trainer
+from ray_jobs.pretrain import provenance, trainer
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.provenance import Cause, causes_of
 from ray_jobs.pretrain.trainer import build
@@ -47,7 +47,7 @@ def test_sound_training_has_no_cause_and_is_left_as_it_was(model: Any) -> None:
 def test_weights_that_are_not_finite_are_named(model: Any) -> None:
     with torch.no_grad():
         parameter(model, "model.layers.1.mlp.up_proj.weight")[3, 5] = torch.nan
-    assert causes_of(model, [batch()]) == [Cause(0, 0, "model.layers.1.mlp.up_proj", "weights")]
+    assert causes_of(model, [batch()]) == [Cause(0, None, "model.layers.1.mlp.up_proj", "weights")]
 
 
 def test_the_first_module_that_overflows_is_named(model: Any) -> None:
@@ -83,7 +83,7 @@ def test_a_gradient_that_alone_is_not_finite_is_named(model: Any) -> None:
     assert (cause.module, cause.kind) == ("model.layers.1.input_layernorm.weight", "gradient")
 
 
-def test_training_tells_the_samples(job: Jobs, one_rank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_tells_weights(job: Jobs, one_rank: None, monkeypatch: pytest.MonkeyPatch) -> None:
     real = trainer.initialise
 
     def broken(model: Any, seed: int) -> None:
@@ -92,9 +92,44 @@ def test_training_tells_the_samples(job: Jobs, one_rank: None, monkeypatch: pyte
             model.model.layers[0].self_attn.v_proj.weight.to_local()[0, 0] = torch.inf
 
     monkeypatch.setattr(trainer, "initialise", broken)
-    said = (
-        r"at step 0, .*rank 0, micro-batch 0: weights of model.layers.0.self_attn.v_proj .*samples 0 to 2.\. Lower opt"
-    )
+    said = r"at step 0, .*: rank 0: weights of model.layers.0.self_attn.v_proj are not finite. Lower opt"
+    with pytest.raises(ValueError, match=said):
+        train_rank(job("broken", micro_batch=3))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        # A rank's own part of a sum that another rank spoiled, beside what spoiled it.
+        ([(0, 1, "a", "output"), (1, 1, "norm.weight", "gradient")], [(0, 1, "a", "output")]),
+        # Weights that all ranks gather, and lie on one.
+        ([(0, 0, "a", "output"), (1, None, "b", "weights")], [(1, None, "b", "weights")]),
+        ([(0, 1, "a.weight", "gradient"), (1, 0, "b.weight", "gradient")], [(None, 0, "b.weight", "gradient")]),
+        ([(0, 0, "a", "output"), (1, 2, "b", "output")], [(0, 0, "a", "output"), (1, 2, "b", "output")]),
+        ([None, (1, 0, "b", "output")], [(1, 0, "b", "output")]),
+    ],
+)
+def test_no_rank_is_named_for_what_another_did(
+    model: Any, monkeypatch: pytest.MonkeyPatch, found: list[Any], told: list[Any]
+) -> None:
+    gathered = [None if one is None else Cause(*one) for one in found]
+    monkeypatch.setattr(provenance.dist, "get_world_size", lambda: len(gathered))
+    monkeypatch.setattr(provenance.dist, "all_gather_object", lambda out, own: out.__setitem__(slice(None), gathered))
+    monkeypatch.setattr(provenance, "_own_cause", lambda *arguments: None)
+    assert causes_of(model, []) == [Cause(*one) for one in told]
+
+
+def test_training_tells_the_samples_of_an_output(job: Jobs, one_rank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trainer.initialise
+
+    def broken(model: Any, seed: int) -> None:
+        real(model, seed)
+        with torch.no_grad():
+            for name in ("gate_proj", "up_proj"):
+                getattr(model.model.layers[0].mlp, name).weight.to_local().fill_(1e30)
+
+    monkeypatch.setattr(trainer, "initialise", broken)
+    said = r"rank 0, micro-batch 0: model.layers.0.mlp.down_proj is the first .*\(samples 0 to 2\)\. Lower opt"
     with pytest.raises(ValueError, match=said):
         train_rank(job("broken", micro_batch=3))
 

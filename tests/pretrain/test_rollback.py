@@ -1,16 +1,20 @@
 """A loss spike is gone back from: outsized gradient, attention collapse and poison batch, injected into a training."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ray_jobs.checkpoint.curve import standing_curve
 from ray_jobs.pretrain.curve import read_curve
 from ray_jobs.pretrain.launch import TrainingJob, train_rank
 from ray_jobs.pretrain.steps import StepReceipt, StepStore
 from ray_jobs.pretrain.trainer import TrainingStopped
 from tests.pretrain.harm import Harm, collapsed, harmed, not_a_number, outsized, poisoned
 from tests.pretrain.ranks import finish, start
+from tests.pretrain.test_saving import FailingStore
 from tests.pretrain.test_trainer import stop_at
 
 Jobs = Callable[..., TrainingJob]
@@ -53,6 +57,7 @@ def test_poison_batches_are_passed_over_as_if_they_had_never_been(job: Jobs) -> 
     assert [line["step"] for line in curve] == list(range(5, 81, 5))
     assert losses(spiked)[:9] == losses(undisturbed)[:9]  # up to the hole all is taken as it was, to the bit
     assert losses(spiked)[-1][1] == pytest.approx(losses(undisturbed)[-1][1], abs=0.15)
+    assert len(final(spiked).state["segments"]) == 1  # it did not start again
     assert curve[-1]["spikes"] == 1 and final(spiked).state["next_sample"] == (80 + 6) * 8
 
 
@@ -96,6 +101,24 @@ def test_two_ranks_decide_as_one(job: Jobs, training: Callable[..., dict[str, An
         assert step == other_step and loss == pytest.approx(other_loss, abs=0.03)  # rounding grows at so high a rate
 
 
+@pytest.mark.parametrize(
+    ("failing", "poison", "back_to"),
+    [
+        # The save of step 40 fails, and step 41 is saved instead: what stands before 40 is still there.
+        (4, 54, 30),
+        # The save of step 50, which is about to be gone back behind.
+        (5, 50, 40),
+    ],
+)
+def test_one_failed_save_costs_one_checkpoint(job: Jobs, failing: int, poison: int, back_to: int) -> None:
+    once = job("once", CHANGES)
+    store = FailingStore(Path(once.store.root), "put_file", lambda number: number == failing)
+    failed = replace(once, store=store)
+    train_poisoned(failed, range(poison, poison + 2))
+    (spike,) = final(failed).state["spikes"]["spikes"]
+    assert (spike["step"], spike["back_to"]) == (poison, back_to)
+
+
 def test_record_only_goes_on_and_tells(job: Jobs) -> None:
     recorded = job("recorded", {**CHANGES, "spikes": {**BACK, "action": "record"}})
     train_poisoned(recorded)
@@ -111,6 +134,7 @@ def test_too_many_are_an_error_that_tells_them(job: Jobs) -> None:
     )
     with pytest.raises(ValueError, match=said):
         train_poisoned(hopeless, range(AT, 1000))
+    assert standing_curve(hopeless.store, hopeless.path).lines[-1]["step"] == AT  # how it came to that
 
 
 @pytest.mark.parametrize(
