@@ -134,7 +134,7 @@ def test_too_many_are_an_error_that_tells_them(job: Jobs) -> None:
     )
     with pytest.raises(ValueError, match=said):
         train_poisoned(hopeless, range(AT, 1000))
-    assert standing_curve(hopeless.store, hopeless.path).lines[-1]["step"] == AT  # how it came to that
+    assert standing_curve(hopeless.store, hopeless.path).lines[-1]["step"] == 45  # how it came to that
 
 
 @pytest.mark.parametrize(
