@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Reason = Literal["stop", "length", "cancelled"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """A prompt and what is written behind it."""
 
