@@ -10,7 +10,8 @@ from torch.distributed.tensor import DTensor
 
 from ray_jobs.model.loss import LossModel, TokenLoss
 from ray_jobs.pretrain import launch, trainer
-from ray_jobs.tokenizer.loader import TokenDataset
+from ray_jobs.pretrain.trainer import Samples
+from ray_jobs.tokenizer.packing import PackedBatch
 
 Harm = Callable[[LossModel], None]
 
@@ -88,13 +89,15 @@ class Poisoned:
     """Samples, of which those of some global batches are a single token again and again, which a model cannot have
     learnt."""
 
-    def __init__(self, samples: TokenDataset, batches: range, global_batch: int):
+    def __init__(self, samples: Samples, batches: range, global_batch: int):
         self.samples, self.batches, self.global_batch = samples, batches, global_batch
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def batch(self, first: int, count: int) -> np.ndarray:
-        tokens_BL = self.samples.batch(first, count)
-        assert isinstance(tokens_BL, np.ndarray)
-        return np.full_like(tokens_BL, 501) if first // self.global_batch in self.batches else tokens_BL
+    def batch(self, first: int, count: int) -> "np.ndarray | PackedBatch":
+        batch = self.samples.batch(first, count)
+        if first // self.global_batch not in self.batches:
+            return batch
+        assert isinstance(batch, np.ndarray)
+        return np.full_like(batch, 501)
