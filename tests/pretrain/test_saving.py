@@ -169,7 +169,7 @@ def test_a_store_that_fails_once_costs_one_save_and_no_training(
     # The step after the failure was known was saved instead.
     assert len(found) == 2 and found[0] == 400 and 200 < found[1] < 400
     assert f"step 200 could not be written (rank 0: StoreError: [Errno {errno.ENOSPC}] the disk is full)" in caplog.text
-    assert f"Step {found[1]} is tried instead" in caplog.text
+    assert f"; step {found[1]} is tried instead" in caplog.text
 
 
 @pytest.mark.usefixtures("one_rank")
