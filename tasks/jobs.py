@@ -6,6 +6,7 @@ The job's SUCCEEDED is never the result; only the manifest is.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shlex
 import sys
@@ -51,11 +52,13 @@ class Cluster:
         return JobSubmissionClient(head.url)
 
     def totals(self) -> dict[str, float]:
-        """CPU, GPU and so on of the cluster as it is now; empty where it does not say."""
-        with contextlib.suppress(*_LOST, RuntimeError, LookupError, ValueError):
+        """CPU, GPU and so on of the cluster as it is now; empty where it does not say: jobs are then not held back."""
+        try:
             usage = _cluster_status(self.client())["data"]["clusterStatus"]["loadMetricsReport"]["usage"]
             return {name: float(total) for name, (_, total) in usage.items()}
-        return {}
+        except (*_LOST, RuntimeError, LookupError, ValueError) as error:  # away, or its first report is not there yet
+            logging.getLogger("headrace").info("the cluster does not say what it holds: %s", error)
+            return {}
 
     def placement(self, resources: Resources) -> dict[str, float]:
         """What Ray is to reserve for the job's own process: all that the node takes, where it computes there.

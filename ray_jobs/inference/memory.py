@@ -52,23 +52,20 @@ class Memory:
 
     def __init__(self, model: "PreTrainedModel", num_slots: int):
         config = model.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, num_slots, config.num_key_value_heads, width)
+        shape = (config.num_hidden_layers, num_slots, config.num_key_value_heads, _head_width(config))
         self.keys = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
-
-    @staticmethod
-    def bytes_per_token(model: "PreTrainedModel") -> int:
-        """2 · layers · key-value heads · width · bytes of a number."""
-        config = model.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize)
 
     def copy(self, copies: list[Copy], block_size: int) -> None:
         for copy in copies:
             source, target = copy.source * block_size, copy.target * block_size
             for cells in (self.keys, self.values):
                 cells[:, target : target + copy.count] = cells[:, source : source + copy.count]
+
+
+def _head_width(config: Any) -> int:
+    """Qwen2's configuration has no width of its own."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def use_paged_attention(model: "PreTrainedModel") -> None:
