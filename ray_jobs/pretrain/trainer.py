@@ -121,8 +121,9 @@ def train(
         SaveFailed: two checkpoints in a row could not be written, or the last one; on every rank.
     """
     check_batch(spec, len(samples), dist.get_world_size())
-    training = _Training(spec, num_tokens, samples, steps, device, session, micro_batch, shard_ranks)
-    training.curve, training.evaluate, training.progress = curve, evaluate, progress
+    training = _Training(
+        spec, num_tokens, samples, steps, device, session, curve, evaluate, micro_batch, shard_ranks, progress
+    )
     with closing(training.saver):
         try:
             while training.position.step < spec.steps:
@@ -139,10 +140,6 @@ def train(
 class _Training:
     """One session of a training, on one rank."""
 
-    curve: Curve | None
-    evaluate: Callable[[LossModel, int], dict[str, Any]]
-    progress: Callable[..., None]
-
     def __init__(
         self,
         spec: PretrainSpec,
@@ -151,9 +148,13 @@ class _Training:
         steps: StepStore,
         device: torch.device,
         session: str | None,
+        curve: Curve | None,
+        evaluate: Callable[[LossModel, int], dict[str, Any]],
         micro_batch: int | None,
         shard_ranks: int | None,
+        progress: Callable[..., None],
     ):
+        self.curve, self.evaluate, self.progress = curve, evaluate, progress
         self.spec, self.num_tokens, self.samples, self.steps, self.device = spec, num_tokens, samples, steps, device
         self.rank, world = dist.get_rank(), dist.get_world_size()
         self.session = _agree(session or secrets.token_hex(6))
