@@ -64,6 +64,9 @@ def build(
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     materialise(model.model, device)
+    if world == 1 and spec.dtype != "fp32":
+        for parameter in model.parameters():
+            _cast_once(parameter)
     return model, build_adamw(model.model, spec.optimizer)
 
 
@@ -107,6 +110,33 @@ class _OneBuffer:
 
     def __call__(self, *arguments: object, **options: object) -> None:
         raise AssertionError("one rank has nothing to reduce")
+
+
+@torch.no_grad()
+def _cast_once(parameter: Tensor) -> None:
+    """Of a single rank: the weights that are computed with are written straight from the ones that are kept. FSDP casts
+    them and then copies what it cast, as if it had been gathered.
+
+    By FSDP2's extension point for tensors, which it looks for before the first forward pass.
+    """
+    kept: Any = parameter._local_tensor  # type: ignore[attr-defined] # a DTensor; to_local gives another object
+    nothing = kept.new_empty(0)
+
+    def gathered(_mesh: DeviceMesh) -> tuple[tuple[Tensor, ...], None]:
+        return (nothing,), None
+
+    @torch.no_grad()
+    def cast(
+        _gathered: tuple[Tensor, ...], _metadata: None, dtype: torch.dtype, *, out: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        if out is None:
+            weights = kept.to(dtype)
+            return weights, (weights,)
+        with torch.autograd._unsafe_preserve_version_counter(out):
+            out.copy_(kept)
+        return None
+
+    kept.fsdp_pre_all_gather, kept.fsdp_post_all_gather = gathered, cast
 
 
 def reshard(model: LossModel) -> None:

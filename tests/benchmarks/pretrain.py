@@ -144,6 +144,9 @@ def ours(variant: Variant, dataset: TokenDataset, device: torch.device) -> Step:
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_custom_reduce_scatter(DefaultReduceScatter())
+        for parameter in model.parameters():
+            kept = parameter._local_tensor  # type: ignore[union-attr]
+            del kept.fsdp_pre_all_gather, kept.fsdp_post_all_gather
     initialise(model.model, spec.seed)
 
     def step(number: int) -> float:
