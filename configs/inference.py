@@ -1,6 +1,6 @@
-"""How a model writes: which token comes next, and when to end."""
+"""How a model writes: which token comes next, and when to end; and what the engine has for it."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,10 @@ class DecodingSpec(Spec):
     stop: tuple[str, ...] = ()
     """Texts before which the answer ends; they are not part of it."""
 
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    """Log-probabilities of each written token and of this many likeliest ones are kept, by the model's own distribution
+    before every step above; none without. 20 is the most that OpenAI's API gives."""
+
     @model_validator(mode="after")
     def _stops_are_texts(self) -> Self:
         if "" in self.stop:
@@ -39,3 +43,20 @@ class DecodingSpec(Spec):
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+
+class EngineSpec(Spec):
+    """The memory and the work of a step. What is answered does not depend on it, but for the rounding of int8."""
+
+    block_size: int = Field(default=16, ge=1, le=256)
+    """Tokens of a block of keys and values."""
+    num_blocks: int = Field(default=1024, ge=1)
+    """Of the memory for keys and values."""
+    kv_dtype: Literal["model", "int8"] = "model"
+    """Keys and values as the model computes them, or as int8 with a scale for each token and head."""
+    max_running: int = Field(default=64, ge=1)
+    """Requests that are decoded at once."""
+    step_tokens: int = Field(default=512, ge=1)
+    """New tokens of a step, those of prompts included; at least max_running."""
+    prefix_cache: bool = True
+    """Keeps the blocks of what is over, for prompts that begin alike."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.inference import DecodingSpec
+from configs.inference import DecodingSpec, EngineSpec
 from ray_jobs.inference.blocks import Blocks, OutOfBlocks, Table
 from ray_jobs.inference.decoding import Rows, drawn, penalised, probabilities, uniform
 from ray_jobs.inference.memory import Memory, Step, Stretch, use_paged_attention
@@ -59,11 +59,7 @@ class Engine:
         num_tokens: int,
         end_tokens: Sequence[int] = (),
         decode: Callable[[list[int]], str] | None = None,
-        *,
-        block_size: int = 16,
-        num_blocks: int = 1024,
-        max_running: int = 64,
-        step_tokens: int = 512,
+        spec: EngineSpec | None = None,
     ):
         """
         Args:
@@ -71,18 +67,17 @@ class Engine:
             num_tokens: of the vocabulary, without the embedding's padding.
             end_tokens: each ends an answer.
             decode: ids to text; needed for stop texts.
-            block_size: tokens of a block.
-            num_blocks: of the memory for keys and values.
-            max_running: requests decoded at once.
-            step_tokens: new tokens of a step, those of prompts included.
+            spec: memory and work of a step.
 
         Raises:
             ValueError: the model is not one that can be served so.
         """
         use_paged_attention(model)
         self.model, self.num_tokens, self.end_tokens, self.decode = model.eval(), num_tokens, set(end_tokens), decode
-        self.blocks, self.memory = Blocks(num_blocks, block_size), Memory(model, num_blocks * block_size)
-        self.max_running, self.step_tokens = max_running, max(step_tokens, max_running)
+        self.spec = spec = spec or EngineSpec()
+        self.blocks = Blocks(spec.num_blocks, spec.block_size)
+        self.memory = Memory(model, spec.num_blocks * spec.block_size)
+        self.max_running, self.step_tokens = spec.max_running, max(spec.step_tokens, spec.max_running)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.num_preempted = 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from configs.inference import DecodingSpec
+from configs.inference import DecodingSpec, EngineSpec
 from ray_jobs.inference.decoding import Rows, drawn, penalised, probabilities, uniform
 from ray_jobs.inference.engine import Engine, Request
 
@@ -88,9 +88,8 @@ def test_in_any_company_an_answer_is_what_is_written_alone_without_a_cache(name:
     wanted = [written_without_cache(model, *one) for one in asked]
     for block_size, step_tokens in ((16, 512), (4, 10), (1, 3)):
         blocks = 1600 // block_size
-        engine = Engine(
-            model, VOCABULARY, block_size=block_size, num_blocks=blocks, max_running=3, step_tokens=step_tokens
-        )
+        spec = EngineSpec(block_size=block_size, num_blocks=blocks, max_running=3, step_tokens=step_tokens)
+        engine = Engine(model, VOCABULARY, spec=spec)
         requests = [engine.add(*one)[0] for one in asked]
         engine.run()
         assert [request.answer for request in requests] == wanted
@@ -117,7 +116,7 @@ def test_preempted_requests_write_what_they_would_have_written() -> None:
     model = model_of()
     asked = [(prompt, DecodingSpec(seed=place, max_new_tokens=40)) for place, prompt in enumerate(prompts(8))]
     wanted = [written_without_cache(model, *one) for one in asked]
-    engine = Engine(model, VOCABULARY, block_size=4, num_blocks=40, max_running=8, step_tokens=32)
+    engine = Engine(model, VOCABULARY, spec=EngineSpec(block_size=4, num_blocks=40, max_running=8, step_tokens=32))
     requests = [engine.add(*one)[0] for one in asked]
     engine.run()
     assert engine.num_preempted > 0
@@ -128,7 +127,7 @@ def test_preempted_requests_write_what_they_would_have_written() -> None:
 def test_a_prompt_that_stands_is_not_computed_again_and_answered_alike() -> None:
     model, spec = model_of(), DecodingSpec(seed=2, max_new_tokens=12)
     prompt = prompts(1, 60, seed=4)[0] * 3
-    engine = Engine(model, VOCABULARY, block_size=8)
+    engine = Engine(model, VOCABULARY, spec=EngineSpec(block_size=8))
     (miss,) = engine.add(prompt, spec)
     engine.run()
     (hit,) = engine.add(prompt, spec)
@@ -141,7 +140,7 @@ def test_a_prompt_that_stands_is_not_computed_again_and_answered_alike() -> None
 def test_several_answers_share_their_prompt_and_are_those_of_requests_alone() -> None:
     model, spec = model_of(), DecodingSpec(temperature=1.2, seed=100, max_new_tokens=15)
     prompt = prompts(1, 60, seed=1)[0] + [3] * 9
-    engine = Engine(model, VOCABULARY, block_size=8)
+    engine = Engine(model, VOCABULARY, spec=EngineSpec(block_size=8))
     answers = engine.add(prompt, spec, num_answers=4)
     engine.step()
     held = {block for answer in answers for block in answer.table.blocks}
@@ -174,7 +173,7 @@ def test_an_answer_ends_at_an_end_token_and_before_a_stop_text() -> None:
 @pytest.mark.slow
 def test_requests_that_come_and_are_cancelled_at_any_step_leave_no_block_behind() -> None:
     model, chance = model_of(), random.Random(0)
-    engine = Engine(model, VOCABULARY, block_size=4, num_blocks=40, max_running=6, step_tokens=24)
+    engine = Engine(model, VOCABULARY, spec=EngineSpec(block_size=4, num_blocks=40, max_running=6, step_tokens=24))
     begun: list[Request] = []
     for _ in range(300):
         if chance.random() < 0.4:
@@ -203,7 +202,7 @@ def test_requests_that_come_and_are_cancelled_at_any_step_leave_no_block_behind(
     ],
 )
 def test_what_cannot_be_answered_is_refused_at_once(prompt: list[int], new: int, said: str) -> None:
-    engine = Engine(model_of(), VOCABULARY, num_blocks=5)
+    engine = Engine(model_of(), VOCABULARY, spec=EngineSpec(num_blocks=5))
     with pytest.raises(ValueError, match=said):
         engine.add(prompt, DecodingSpec(max_new_tokens=new))
 
