@@ -60,3 +60,5 @@ class EngineSpec(Spec):
     """New tokens of a step, those of prompts included; at least max_running."""
     prefix_cache: bool = True
     """Keeps the blocks of what is over, for prompts that begin alike."""
+    compiled: bool | None = None
+    """Decoding is compiled and replayed as CUDA graphs; by default on a GPU."""

@@ -43,10 +43,11 @@ class Copy:
 class Blocks:
     """All blocks of one memory."""
 
-    def __init__(self, num_blocks: int, block_size: int):
+    def __init__(self, num_blocks: int, block_size: int, *, keeps: bool = True):
+        """`keeps` full blocks for prompts to come; else none is shared but by answers to one prompt."""
         if num_blocks < 1 or block_size < 1:
             raise ValueError(f"{num_blocks} blocks of {block_size} tokens hold nothing: give more memory")
-        self.num_blocks, self.block_size = num_blocks, block_size
+        self.num_blocks, self.block_size, self.keeps = num_blocks, block_size, keeps
         self._free = list(range(num_blocks))[::-1]
         self._references = [0] * num_blocks
         self._by_hash: dict[bytes, int] = {}

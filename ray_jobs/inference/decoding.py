@@ -19,6 +19,8 @@ from configs.inference import DecodingSpec
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1, MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK_64 = (1 << 64) - 1
+# The numbers that one token may take: a token is drawn, a draft draws one, it is accepted.
+DRAW_TOKEN, DRAW_DRAFT, DRAW_ACCEPTED = range(3)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,19 @@ def drawn(probs_RV: Tensor, uniforms: Sequence[float]) -> Tensor:
     return torch.searchsorted(cumulated_RV, wanted_R1, right=True).squeeze(1).clamp_max(probs_RV.shape[1] - 1)
 
 
-def uniform(seed: int, step: int, draw: int = 0) -> float:
+def log_probabilities(
+    logits_RV: Tensor, tokens: Sequence[int], count: int
+) -> list[tuple[float, list[tuple[int, float]]]]:
+    """For each row the natural logarithm of its token's probability, and the `count` likeliest tokens with theirs, by
+    the logits as they are."""
+    logprobs_RV = logits_RV.log_softmax(dim=1)
+    chosen_R1 = logprobs_RV.gather(1, torch.tensor(tokens, device=logits_RV.device).unsqueeze(1))
+    top = logprobs_RV.topk(count, dim=1)
+    rows = zip(chosen_R1[:, 0].tolist(), top.indices.tolist(), top.values.tolist(), strict=True)
+    return [(chosen, list(zip(tokens, values, strict=True))) for chosen, tokens, values in rows]
+
+
+def uniform(seed: int, step: int, draw: int = DRAW_TOKEN) -> float:
     """A number in [0, 1), of 53 bits: the same for the same arguments, on every machine.
 
     Args:

@@ -1,53 +1,48 @@
 """Continuous batching: requests come and go at any step, and every step computes a token of all that are under way.
 
-A step decodes one token of every running request, and with what is left of its tokens goes on with the prompts of those
-that wait, in their order, in chunks (Agrawal et al. 2023, arXiv:2308.16369). When blocks run out, the request that came
-last gives its own up and waits again; what it wrote stands, and its keys and values are computed anew (Kwon et al.
-2023, section 4.5). The answer to a request is the same in any company.
+A step decodes one token of every running request – more, where a draft proposes some – and with what is left of its
+tokens goes on with the prompts of those that wait, in their order, in chunks (Agrawal et al. 2023, arXiv:2308.16369).
+When blocks run out, the request that came last gives its own up and waits again; what it wrote stands, and its keys and
+values are computed anew (Kwon et al. 2023, section 4.5). The answer to a request is the same in any company.
 """
 
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from configs.inference import DecodingSpec, EngineSpec
-from ray_jobs.inference.blocks import Blocks, OutOfBlocks, Table
-from ray_jobs.inference.decoding import Rows, drawn, penalised, probabilities, uniform
-from ray_jobs.inference.memory import Memory, Step, Stretch, use_paged_attention
+from ray_jobs.inference.attention import Step, Stretch
+from ray_jobs.inference.blocks import Blocks, OutOfBlocks
+from ray_jobs.inference.decoding import Rows, drawn, log_probabilities, penalised, probabilities, uniform
+from ray_jobs.inference.forward import Decoded, Forward
+from ray_jobs.inference.memory import Memory
+from ray_jobs.inference.request import Reason, Request, TokenLogprobs
+from ray_jobs.inference.speculation import Acceptance, Draft, Proposal, verified
 from ray_jobs.model.files import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Reason = Literal["stop", "length", "cancelled"]
+NO_PROPOSAL = Proposal()
 
 
-@dataclass(eq=False)
-class Request:
-    """A prompt and what is written behind it."""
+@dataclass(frozen=True)
+class _Writing:
+    """A request that gets tokens in this step, and the first of its rows of logits."""
 
-    id: int
-    prompt: tuple[int, ...]
-    spec: DecodingSpec
-    answer: list[int] = field(default_factory=list)
-    reason: Reason | None = None
-    """Why it ended: "stop" at an end-of-text token, which is not part of the answer, or a stop text; "length" at
-    max_new_tokens. None while it is under way."""
-    text: str | None = None
-    """The answer up to a stop text, where it ended at one."""
-    table: Table = field(default_factory=Table)
-    siblings: tuple["Request", ...] = ()
-    """Others that answer the same prompt, and begin when its keys and values stand."""
+    request: Request
+    first: int
+    proposal: Proposal = NO_PROPOSAL
 
     @property
-    def tokens(self) -> list[int]:
-        return [*self.prompt, *self.answer]
+    def num_rows(self) -> int:
+        return len(self.proposal.tokens) + 1
 
 
 class Engine:
@@ -60,6 +55,7 @@ class Engine:
         end_tokens: Sequence[int] = (),
         decode: Callable[[list[int]], str] | None = None,
         spec: EngineSpec | None = None,
+        draft: Draft | None = None,
     ):
         """
         Args:
@@ -68,20 +64,26 @@ class Engine:
             end_tokens: each ends an answer.
             decode: ids to text; needed for stop texts.
             spec: memory and work of a step.
+            draft: proposes tokens; the answers are distributed as without, and greedy ones are the same.
 
         Raises:
             ValueError: the model is not one that can be served so.
         """
-        use_paged_attention(model)
-        self.model, self.num_tokens, self.end_tokens, self.decode = model.eval(), num_tokens, set(end_tokens), decode
         self.spec = spec = spec or EngineSpec()
-        self.blocks = Blocks(spec.num_blocks, spec.block_size)
-        self.memory = Memory(model, spec.num_blocks * spec.block_size)
-        self.max_running, self.step_tokens = spec.max_running, max(spec.step_tokens, spec.max_running)
+        self.model, self.num_tokens, self.end_tokens, self.decode = model, num_tokens, set(end_tokens), decode
+        self.blocks = Blocks(spec.num_blocks, spec.block_size, keeps=spec.prefix_cache)
+        self.memory = Memory(model, spec.num_blocks, spec.block_size, spec.kv_dtype)
+        self.context = context_of(model)
+        widest = min(self.blocks.blocks_for(self.context), spec.num_blocks)
+        self.forward = Forward(model, self.memory, num_tokens, compiled=spec.compiled, widest=widest)
+        self.step_tokens = max(spec.step_tokens, spec.max_running)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.num_preempted = 0
+        self.acceptance = Acceptance()
+        self._draft = draft
         self._ids = itertools.count()
+        self._rows: tuple[tuple[int, ...], Rows] | None = None
 
     def add(self, prompt: Sequence[int], spec: DecodingSpec, num_answers: int = 1) -> list[Request]:
         """Takes a request in; its answers differ by their seeds, which count up from the spec's.
@@ -103,11 +105,11 @@ class Engine:
             raise ValueError("the prompt is empty: give at least one token, such as the one that begins a text")
         if not all(0 <= token < self.num_tokens for token in prompt):
             raise ValueError(f"the prompt holds a token outside the vocabulary of {self.num_tokens}")
-        length, context = len(prompt) + spec.max_new_tokens, context_of(self.model)
-        if length > context:
+        length = len(prompt) + spec.max_new_tokens
+        if length > self.context:
             raise ValueError(
                 f"a prompt of {len(prompt)} tokens and an answer of up to {spec.max_new_tokens} are more than the "
-                f"model's context of {context}: shorten the prompt, or lower max_new_tokens"
+                f"model's context of {self.context}: shorten the prompt, or lower max_new_tokens"
             )
         # One more: a shared last block is copied.
         if self.blocks.blocks_for(length) + 1 > self.blocks.num_blocks:
@@ -124,9 +126,7 @@ class Engine:
             return
         self.waiting.extend(request.siblings)  # each with a prompt of its own now
         request.siblings = ()
-        if request in self.running:
-            self.running.remove(request)
-        elif request in self.waiting:
+        if request in self.waiting:
             self.waiting.remove(request)
         self._end(request, "cancelled")
 
@@ -138,43 +138,59 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Request]:
         """Computes a token of every running request, and of those whose prompt is complete with it. Returns them."""
-        decoded = self._room_for_decoding()
-        prompts = self._prompts(self.step_tokens - len(decoded))
+        decoded = self._room_for_decoding(self._proposals())
+        num_rows = sum(writing.num_rows for writing in decoded)
+        prompts = self._prompts(self.step_tokens - num_rows, num_rows)
         if not decoded and not prompts:
             return []
-        tokens, positions, step = self._laid_out(decoded, prompts)
-        base: Any = self.model.base_model
-        hidden_1NH = base(input_ids=tokens, position_ids=positions, use_cache=False, step=step).last_hidden_state
-        complete = [(request, stretch) for request, stretch in prompts if request.table.length == len(request.tokens)]
-        ends = [*range(len(decoded)), *(stretch.first + stretch.count - 1 for _, stretch in complete)]
-        for request in (*decoded, *(request for request, _ in prompts)):
-            if request.table.length // self.blocks.block_size > len(request.table.hashes):
-                self.blocks.publish(request.table, request.tokens[: request.table.length])
-        chosen = [*decoded, *(request for request, _ in complete)]
-        if not chosen:
-            return []
-        logits_RV = self.model.get_output_embeddings()(hidden_1NH[0, ends])[:, : self.num_tokens].float()
+        complete = [(request, stretch) for request, stretch in prompts if request.table.length == request.length]
+        rows = self._decoded(decoded)
+        logits_RV = self._mixed(rows, prompts, complete) if prompts else self.forward.decode(rows)
+        for request, _ in prompts:
+            self._publish(request)
         for request, _ in complete:
             self.waiting.remove(request)
-        writing, places = self._begun(chosen, len(decoded))
-        self._write(writing, logits_RV[places])
-        return writing
+        writing = [*decoded, *self._begun([request for request, _ in complete], num_rows)]
+        if writing:
+            self._write(writing, logits_RV)
+        return [one.request for one in writing]
 
-    def _room_for_decoding(self) -> list[Request]:
-        """The running requests, each with a place for its last token; those that came last make room for others."""
+    def _proposals(self) -> list[Proposal]:
+        """Of each running request."""
+        if self._draft is None:
+            return [NO_PROPOSAL] * len(self.running)
+        # The model writes one token more than what it accepts.
+        most = [request.spec.max_new_tokens - len(request.answer) - 1 for request in self.running]
+        return self._draft.propose(self.running, most)
+
+    def _room_for_decoding(self, proposals: list[Proposal]) -> list[_Writing]:
+        """The running requests, each with places for its last token and its proposal; those that came last make room
+        for others."""
+        proposed = dict(zip(self.running, proposals, strict=True))
         for request in list(self.running):
             while request in self.running:
                 try:
-                    self.memory.copy(self.blocks.extend(request.table, 1), self.blocks.block_size)
+                    self._extend(request, len(proposed[request].tokens) + 1)
                     break
                 except OutOfBlocks:
-                    if not self._give_up_begun_prompt():
+                    if proposed[request].tokens:
+                        proposed[request] = NO_PROPOSAL
+                    elif not self._give_up_begun_prompt():
                         self._preempt(self.running[-1])
-        return list(self.running)
+        writing, first = [], 0
+        for request in self.running:
+            writing.append(_Writing(request, first, proposed[request]))
+            first += writing[-1].num_rows
+        return writing
+
+    def _extend(self, request: Request, count: int) -> None:
+        self.memory.copy(self.blocks.extend(request.table, count))
 
     def _preempt(self, request: Request) -> None:
         self.running.remove(request)
         self.blocks.release(request.table)
+        if self._draft is not None:
+            self._draft.forget(request)
         self.waiting.appendleft(request)
         self.num_preempted += 1
 
@@ -186,14 +202,14 @@ class Engine:
                 return True
         return False
 
-    def _prompts(self, room: int) -> list[tuple[Request, Stretch]]:
-        """Stretches of waiting prompts, as far as tokens, blocks and rows have room. Where they lie among the step's
-        tokens is not yet told."""
+    def _prompts(self, room: int, first: int) -> list[tuple[Request, Stretch]]:
+        """Stretches of waiting prompts, as far as tokens, blocks and rows have room; the first lies at `first` among
+        the step's tokens."""
         found: list[tuple[Request, Stretch]] = []
         rows = len(self.running)
         for request in self.waiting:
             new_rows = 1 + len(request.siblings)
-            if room <= 0 or (rows + new_rows > self.max_running and rows > 0):
+            if room <= 0 or (rows + new_rows > self.spec.max_running and rows > 0):
                 break
             tokens = request.tokens
             if not request.table.blocks:
@@ -206,92 +222,171 @@ class Engine:
                 if found or not self._give_up_begun_prompt(but=request):
                     break
             try:
-                self.memory.copy(self.blocks.extend(request.table, count), self.blocks.block_size)
+                self._extend(request, count)
             except OutOfBlocks:
                 break
-            slots_L = self._on_device(self.blocks.slots(request.table, 0, request.table.length))
-            found.append((request, Stretch(0, count, slots_L)))
+            slots_L = self.forward.on_device(self.blocks.slots(request.table, 0, request.table.length))
+            found.append((request, Stretch(first, count, slots_L)))
+            first += count
             room -= count
             rows += new_rows
         return found
 
-    def _laid_out(self, decoded: list[Request], prompts: list[tuple[Request, Stretch]]) -> tuple[Tensor, Tensor, Step]:
-        """Tokens and positions, [1, N], and the step; stretches in `prompts` are told their places."""
-        tokens, positions, slots = [], [], []
-        for request in decoded:
-            tokens.append(request.answer[-1])
-            positions.append(request.table.length - 1)
-            slots.append(self.blocks.slots(request.table, positions[-1], request.table.length))
-        decoded_RL = hidden_RL = None
-        if decoded:
-            longest = max(request.table.length for request in decoded)
-            rows = np.zeros((len(decoded), longest), dtype=np.int64)
-            hidden = np.ones((len(decoded), longest), dtype=bool)
-            for row, request in enumerate(decoded):
-                rows[row, : request.table.length] = self.blocks.slots(request.table, 0, request.table.length)
-                hidden[row, : request.table.length] = False
-            decoded_RL, hidden_RL = self._on_device(rows), self._on_device(hidden)
-        for place, (request, stretch) in enumerate(prompts):
+    def _decoded(self, decoded: list[_Writing]) -> Decoded:
+        """The rows of the running requests: of each its last token, and what is proposed behind it."""
+        tokens: list[int] = []
+        lengths: list[int] = []
+        slots: list[int] = []
+        widest = max((len(one.request.table.blocks) for one in decoded), default=0)
+        num_rows, size = sum(one.num_rows for one in decoded), self.blocks.block_size
+        tables_RB = np.zeros((num_rows, widest), dtype=np.int32)
+        for one in decoded:
+            table = one.request.table
+            tables_RB[one.first : one.first + one.num_rows, : len(table.blocks)] = table.blocks
+            tokens.append(one.request.answer[-1])
+            tokens += one.proposal.tokens
+            for position in range(table.length - one.num_rows, table.length):
+                lengths.append(position + 1)
+                slots.append(table.blocks[position // size] * size + position % size)
+        lengths_R = np.array(lengths, dtype=np.int32)
+        return Decoded(
+            np.array(tokens, np.int64), lengths_R.astype(np.int64) - 1, np.array(slots, np.int64), lengths_R, tables_RB
+        )
+
+    def _mixed(
+        self, rows: Decoded, prompts: list[tuple[Request, Stretch]], complete: list[tuple[Request, Stretch]]
+    ) -> Tensor:
+        """Logits of the decoded rows, then of the prompts that are complete."""
+        tokens, positions, slots = [rows.tokens_R], [rows.positions_R], [rows.slots_R]
+        for request, stretch in prompts:
             last = request.table.length
             first = last - stretch.count
-            prompts[place] = request, Stretch(len(tokens), stretch.count, stretch.slots_L)
-            tokens += request.tokens[first:last]
-            positions += range(first, last)
+            tokens.append(np.array(request.tokens[first:last], np.int64))
+            positions.append(np.arange(first, last))
             slots.append(self.blocks.slots(request.table, first, last))
+        on_device = self.forward.on_device
         step = Step(
             self.memory,
-            self._on_device(np.concatenate(slots)),
-            decoded_RL,
-            hidden_RL,
+            on_device(np.concatenate(slots)),
+            on_device(rows.tables_RB),
+            on_device(rows.lengths_R),
             tuple(stretch for _, stretch in prompts),
         )
-        return self._on_device(np.array([tokens])), self._on_device(np.array([positions])), step
+        places = [*range(len(rows.tokens_R)), *(stretch.first + stretch.count - 1 for _, stretch in complete)]
+        return self.forward.logits(np.concatenate(tokens), np.concatenate(positions), step, places)
 
-    def _begun(self, chosen: list[Request], num_decoded: int) -> tuple[list[Request], list[int]]:
-        """All requests that get a token now, and the places of their logits: with a prompt that is complete those begin
-        that share it."""
-        writing, places = [], []
-        for place, request in enumerate(chosen):
+    def _begun(self, complete: list[Request], num_rows: int) -> list[_Writing]:
+        """Requests whose prompt is complete now, and with each those that share it."""
+        writing = []
+        for row, request in enumerate(complete, start=num_rows):
             group = [request]
-            if place >= num_decoded:
-                for sibling in request.siblings:
-                    if sibling.reason is None:
-                        sibling.table = self.blocks.fork(request.table)
-                        group.append(sibling)
-                request.siblings = ()
-                self.running += group
-            writing += group
-            places += [place] * len(group)
-        return writing, places
+            for sibling in request.siblings:
+                if sibling.reason is None:
+                    sibling.table = self.blocks.fork(request.table)
+                    group.append(sibling)
+            request.siblings = ()
+            self.running += group
+            writing += [_Writing(one, row) for one in group]
+        return writing
 
-    def _write(self, requests: list[Request], logits_RV: Tensor) -> None:
-        rows = Rows.of([request.spec for request in requests], self.num_tokens, logits_RV.device)
+    def _write(self, writing: list[_Writing], logits_RV: Tensor) -> None:
+        """Draws tokens, and appends to each request those that stand."""
+        order = [place for one in writing for place in range(one.first, one.first + one.num_rows)]
+        if order != list(range(len(logits_RV))):
+            logits_RV = logits_RV[order]
+        raw_RV = logits_RV
+        owners = [one.request for one in writing for _ in range(one.num_rows)]
+        if all(request.spec.greedy and request.spec.repetition_penalty == 1 for request in owners):
+            best = logits_RV.argmax(dim=1).tolist()
+            first, new = 0, []
+            for one in writing:
+                proposed, own = one.proposal.tokens, best[first : first + one.num_rows]
+                num_equal = next((place for place, token in enumerate(proposed) if own[place] != token), len(proposed))
+                new.append(own[: num_equal + 1])
+                first += one.num_rows
+        else:
+            new = self._drawn(writing, owners, logits_RV)
+        kept = self._kept_logprobs(writing, new, raw_RV)
+        for one, tokens, logprobs in zip(writing, new, kept, strict=True):
+            if one.proposal.tokens:
+                self.acceptance.count(len(one.proposal.tokens), len(tokens) - 1)
+                self.blocks.cut(one.request.table, one.request.length + len(tokens) - 1)
+            self._append(one.request, tokens, logprobs)
+
+    def _drawn(self, writing: list[_Writing], owners: list[Request], logits_RV: Tensor) -> list[list[int]]:
+        ids = tuple(request.id for request in owners)
+        if self._rows is None or self._rows[0] != ids:
+            self._rows = ids, Rows.of([request.spec for request in owners], self.num_tokens, logits_RV.device)
+        rows = self._rows[1]
         if rows.penalises:
-            seen_RV = torch.zeros_like(logits_RV, dtype=torch.bool)
-            for row, request in enumerate(requests):
-                seen_RV[row, torch.tensor(request.tokens, device=seen_RV.device)] = True
-            logits_RV = penalised(logits_RV, seen_RV, rows)
-        numbers = [uniform(request.spec.seed, len(request.answer)) for request in requests]
-        for request, token in zip(requests, drawn(probabilities(logits_RV, rows), numbers).tolist(), strict=True):
+            logits_RV = penalised(logits_RV, self._seen(writing, logits_RV), rows)
+        probs_RV = probabilities(logits_RV, rows)
+        if all(one.num_rows == 1 for one in writing):
+            numbers = [uniform(request.spec.seed, len(request.answer)) for request in owners]
+            return [[token] for token in drawn(probs_RV, numbers).tolist()]
+        first, new = 0, []
+        for one in writing:
+            probs_kV = probs_RV[first : first + one.num_rows]
+            new.append(verified(probs_kV, one.proposal, one.request.spec.seed, len(one.request.answer)))
+            first += one.num_rows
+        return new
+
+    def _seen(self, writing: list[_Writing], logits_RV: Tensor) -> Tensor:
+        """True where a token stands before the row's place: [R, V]."""
+        seen_RV = torch.zeros_like(logits_RV, dtype=torch.bool)
+        row = 0
+        for one in writing:
+            for count in range(one.num_rows):
+                if one.request.spec.repetition_penalty != 1:
+                    tokens = [*one.request.tokens, *one.proposal.tokens[:count]]
+                    seen_RV[row, torch.tensor(tokens, device=seen_RV.device)] = True
+                row += 1
+        return seen_RV
+
+    def _kept_logprobs(
+        self, writing: list[_Writing], new: list[list[int]], logits_RV: Tensor
+    ) -> list[list[TokenLogprobs]]:
+        """Of each new token, for the requests that ask for them."""
+        wanted, first = [], 0
+        for number, one in enumerate(writing):
+            if one.request.spec.logprobs is not None:
+                wanted += [(number, first + place, token) for place, token in enumerate(new[number])]
+            first += one.num_rows
+        kept: list[list[TokenLogprobs]] = [[] for _ in writing]
+        if not wanted:
+            return kept
+        numbers, places, tokens = zip(*wanted, strict=True)
+        most = max(writing[number].request.spec.logprobs or 0 for number in numbers)
+        values = log_probabilities(logits_RV[list(places)], tokens, most)
+        for number, token, (logprob, top) in zip(numbers, tokens, values, strict=True):
+            count = writing[number].request.spec.logprobs or 0
+            kept[number].append(TokenLogprobs(token, logprob, tuple(top[:count])))
+        return kept
+
+    def _append(self, request: Request, tokens: list[int], logprobs: list[TokenLogprobs]) -> None:
+        for place, token in enumerate(tokens):
             if token in self.end_tokens:
-                self._end(request, "stop")
-                continue
+                return self._end(request, "stop")
             request.answer.append(token)
+            request.logprobs += logprobs[place : place + 1]
             if request.spec.stop and self.decode is not None:
                 text = self.decode(request.answer)
-                ends = [place for place in map(text.find, request.spec.stop) if place >= 0]
+                ends = [found for found in map(text.find, request.spec.stop) if found >= 0]
                 if ends:
                     request.text = text[: min(ends)]
-                    self._end(request, "stop")
-                    continue
+                    return self._end(request, "stop")
             if len(request.answer) >= request.spec.max_new_tokens:
-                self._end(request, "length")
+                return self._end(request, "length")
+        return self._publish(request)
+
+    def _publish(self, request: Request) -> None:
+        if request.table.length // self.blocks.block_size > len(request.table.hashes):
+            self.blocks.publish(request.table, request.tokens[: request.table.length])
 
     def _end(self, request: Request, reason: Reason) -> None:
         request.reason = reason
         self.blocks.release(request.table)
         if request in self.running:
             self.running.remove(request)
-
-    def _on_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.model.device)
+            if self._draft is not None:
+                self._draft.forget(request)

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from configs.inference import DecodingSpec, EngineSpec
 from ray_jobs.inference.decoding import Rows, drawn, penalised, probabilities, uniform
-from ray_jobs.inference.engine import Engine, Request
+from ray_jobs.inference.engine import Engine
+from ray_jobs.inference.request import Request
 
 VOCABULARY = 97
 SHAPE: dict[str, Any] = {

@@ -1,0 +1,180 @@
+"""A model's forward pass over a step: layer by layer, or, where only decoded tokens are computed on a GPU, compiled and
+replayed as one CUDA graph.
+
+A decoded token costs one reading of all weights, and a layer of ten small kernels is launched more slowly than it runs;
+a graph is launched once. There is one for each number of rows, rounded up; it reads its step from tensors that stay
+where they are (gpt-fast: PyTorch 2023, "Accelerating generative AI II").
+
+Shapes: N new tokens, R rows of a graph, B blocks of a table, C model width, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_jobs.inference.attention import Step, computing, use_paged_attention
+from ray_jobs.inference.memory import Memory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Of one row, a product is a reduction that inductor writes itself, and well only when it tunes it; of several it is
+# cuBLAS's or one of inductor's templates, whichever is measured to be faster.
+ONE_ROW = {"coordinate_descent_tuning": True}
+SEVERAL_ROWS = {"max_autotune": True}
+# A layer is compiled once for each number of rows; torch gives up at eight.
+MOST_COMPILED = 64
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The tokens that are decoded in a step, as numpy arrays, which go to the device in one copy."""
+
+    tokens_R: np.ndarray
+    positions_R: np.ndarray
+    slots_R: np.ndarray
+    lengths_R: np.ndarray
+    tables_RB: np.ndarray
+
+
+class Forward:
+    """Computes logits; keeps nothing but the memory that it is given."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        memory: Memory,
+        num_tokens: int,
+        *,
+        compiled: bool | None = None,
+        widest: int = 0,
+    ):
+        """
+        Args:
+            model: of transformers; its attention is replaced.
+            memory: for keys and values.
+            num_tokens: of the vocabulary, without the embedding's padding.
+            compiled: whether decoding is compiled and replayed; None: on a GPU.
+            widest: blocks of the longest table, for graphs.
+
+        Raises:
+            ValueError: the model is not one that can be served so, or compiling was asked for without a GPU.
+        """
+        use_paged_attention(model)
+        on_gpu = model.device.type == "cuda"
+        if compiled and not on_gpu:
+            raise ValueError("decoding is compiled into CUDA graphs, and there is no GPU here: leave `compiled` out")
+        self.model, self.memory, self.num_tokens, self.device = model.eval(), memory, num_tokens, model.device
+        self._base: Any = model.base_model
+        self._replays = on_gpu if compiled is None else compiled
+        self._widest = widest
+        self._graphs: dict[int, _Graph] = {}
+
+    @torch.inference_mode()
+    def decode(self, decoded: Decoded) -> Tensor:
+        """Logits of every row, fp32 [R, V]; the next call may overwrite them."""
+        count = len(decoded.tokens_R)
+        if self._replays:
+            rows = 1 << (count - 1).bit_length()
+            if rows not in self._graphs:
+                self._graphs[rows] = _Graph(self, rows, self._widest)
+            return self._graphs[rows].replayed(decoded)[:count]
+        step = Step(
+            self.memory,
+            self.on_device(decoded.slots_R),
+            self.on_device(decoded.tables_RB),
+            self.on_device(decoded.lengths_R),
+        )
+        return self.logits(decoded.tokens_R, decoded.positions_R, step, slice(None))
+
+    @torch.inference_mode()
+    def logits(self, tokens_N: np.ndarray, positions_N: np.ndarray, step: Step, places: Any) -> Tensor:
+        """Logits behind the new tokens at `places` among the step's, fp32 [places, V]."""
+        tokens_1N, positions_1N = self.on_device(tokens_N).unsqueeze(0), self.on_device(positions_N).unsqueeze(0)
+        with computing(step):
+            hidden_1NC, turns = self._embedded(tokens_1N, positions_1N)
+            for layer in self._base.layers:
+                hidden_1NC = _through(layer, hidden_1NC, turns)
+        return self._read_out(hidden_1NC[:, places])
+
+    def on_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _embedded(self, tokens_1N: Tensor, positions_1N: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden_1NC = self._base.embed_tokens(tokens_1N)
+        return hidden_1NC, self._base.rotary_emb(hidden_1NC, positions_1N)
+
+    def _read_out(self, hidden_1NC: Tensor) -> Tensor:
+        head: Any = self.model.get_output_embeddings()
+        return head(self._base.norm(hidden_1NC))[0, :, : self.num_tokens].float()
+
+
+def _through(layer: Any, hidden_1NC: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    return layer(hidden_1NC, attention_mask=None, position_embeddings=turns, use_cache=False)
+
+
+class _Graph:
+    """The decoding of some rows, captured."""
+
+    def __init__(self, forward: Forward, rows: int, widest: int):
+        self.rows, self.widest = rows, widest
+        # Tokens, positions, slots and lengths, then the tables; rows that are not used decode into the idle block.
+        self._host = torch.zeros(rows * (4 + widest), dtype=torch.int32, pin_memory=True)
+        self._input = torch.zeros_like(self._host, device=forward.device)
+        numbers = self._host.numpy()
+        self._tokens_R, self._positions_R, self._slots_R, self._lengths_R = numbers[: 4 * rows].reshape(4, rows)
+        self._tables_RB = numbers[4 * rows :].reshape(rows, widest)
+        self._idle, self._idle_block = forward.memory.idle_slot, forward.memory.idle_slot // forward.memory.block_size
+        self._fill_idle(0)
+        compiled = _compiled(forward, ONE_ROW if rows == 1 else SEVERAL_ROWS)
+        tokens_R, positions_R, slots_R, lengths_R = self._input[: 4 * rows].view(4, rows)
+        step = Step(forward.memory, slots_R, self._input[4 * rows :].view(rows, widest), lengths_R)
+
+        def run() -> Tensor:
+            with computing(step):
+                return compiled(tokens_R.unsqueeze(0), positions_R.unsqueeze(0))
+
+        self._input.copy_(self._host)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            for _ in range(2):  # compiles, then settles what is set up at the first call
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits_RV = run()
+
+    def replayed(self, decoded: Decoded) -> Tensor:
+        count = len(decoded.tokens_R)
+        self._tokens_R[:count], self._positions_R[:count] = decoded.tokens_R, decoded.positions_R
+        self._slots_R[:count], self._lengths_R[:count] = decoded.slots_R, decoded.lengths_R
+        self._tables_RB[:count, : decoded.tables_RB.shape[1]] = decoded.tables_RB
+        self._fill_idle(count)
+        self._input.copy_(self._host, non_blocking=True)
+        self._graph.replay()
+        return self._logits_RV
+
+    def _fill_idle(self, first: int) -> None:
+        self._tokens_R[first:] = self._positions_R[first:] = 0
+        self._slots_R[first:], self._lengths_R[first:] = self._idle, 1
+        self._tables_RB[first:, 0] = self._idle_block
+
+
+def _compiled(forward: Forward, options: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+    embedded, through, read_out = compiled(forward._embedded), compiled(_through), compiled(forward._read_out)
+
+    def run(tokens_1R: Tensor, positions_1R: Tensor) -> Tensor:
+        hidden_1RC, turns = embedded(tokens_1R, positions_1R)
+        for layer in forward._base.layers:
+            hidden_1RC = through(layer, hidden_1RC, turns)
+        return read_out(hidden_1RC)
+
+    return run
