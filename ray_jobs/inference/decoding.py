@@ -96,11 +96,12 @@ def _filtered(scaled_RV: Tensor, rows: Rows) -> Tensor:
     return torch.empty_like(scaled_RV).scatter_(1, order_RV, sorted_RV)
 
 
-def drawn(probs_RV: Tensor, uniforms: Sequence[float]) -> Tensor:
+def drawn(probs_RV: Tensor, uniforms: Sequence[float] | Tensor) -> Tensor:
     """A token for each row, int64 [R]: the first at which the cumulated probability, by token id, exceeds the row's
     number in [0, 1). One of probability 0 never is."""
     cumulated_RV = probs_RV.double().cumsum(dim=1)
-    wanted_R1 = torch.tensor(uniforms, dtype=torch.float64, device=probs_RV.device).unsqueeze(1) * cumulated_RV[:, -1:]
+    uniforms_R = torch.as_tensor(uniforms, dtype=torch.float64, device=probs_RV.device)
+    wanted_R1 = uniforms_R.unsqueeze(1) * cumulated_RV[:, -1:]
     return torch.searchsorted(cumulated_RV, wanted_R1, right=True).squeeze(1).clamp_max(probs_RV.shape[1] - 1)
 
 

@@ -103,7 +103,9 @@ class ModelDraft:
                 left[request.id] -= 1
             active = [request for request in active if left[request.id] > 0 and self._room(request)]
         return [
-            Proposal(tuple(drafted.get(request.id, ())), torch.stack(probs[request.id]) if request.id in probs else None)
+            Proposal(
+                tuple(drafted.get(request.id, ())), torch.stack(probs[request.id]) if request.id in probs else None
+            )
             for request, _ in writing
         ]
 

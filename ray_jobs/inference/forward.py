@@ -10,24 +10,26 @@ Shapes: N new tokens, R rows of a graph, B blocks of a table, C model width, V v
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ray_jobs.inference.attention import Step, computing, use_paged_attention
+from ray_jobs.inference.fused import FusedDecoder, can_fuse
 from ray_jobs.inference.memory import Memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Of one row, a product is a reduction that inductor writes itself, and well only when it tunes it; of several it is
-# cuBLAS's or one of inductor's templates, whichever is measured to be faster.
-ONE_ROW = {"coordinate_descent_tuning": True}
-SEVERAL_ROWS = {"max_autotune": True}
+# What inductor is asked for where several rows are computed.
+SEVERAL_ROWS: dict[str, Any] = {}
 # A layer is compiled once for each number of rows; torch gives up at eight.
 MOST_COMPILED = 64
+
+Choose: TypeAlias = Callable[[Tensor, int], Tensor]
+"""Logits [R, V] of a step, counted from 0 -> the tokens that are written, [R]."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,19 @@ class Forward:
             raise ValueError("decoding is compiled into CUDA graphs, and there is no GPU here: leave `compiled` out")
         self.model, self.memory, self.num_tokens, self.device = model.eval(), memory, num_tokens, model.device
         self._base: Any = model.base_model
-        self._replays = on_gpu if compiled is None else compiled
+        self.replays = on_gpu if compiled is None else compiled
         self._widest = widest
         self._graphs: dict[int, _Graph] = {}
+        self._decoder: FusedDecoder | None = None
+        if self.replays and can_fuse(model):
+            with torch.inference_mode(False), torch.no_grad():
+                self._decoder = FusedDecoder(model, num_tokens, SEVERAL_ROWS)
 
     @torch.inference_mode()
     def decode(self, decoded: Decoded) -> Tensor:
         """Logits of every row, fp32 [R, V]; the next call may overwrite them."""
-        count = len(decoded.tokens_R)
-        if self._replays:
-            rows = 1 << (count - 1).bit_length()
-            if rows not in self._graphs:
-                self._graphs[rows] = _Graph(self, rows, self._widest)
-            return self._graphs[rows].replayed(decoded)[:count]
+        if self.replays:
+            return self._graph(decoded).logits(decoded)
         step = Step(
             self.memory,
             self.on_device(decoded.slots_R),
@@ -90,6 +92,26 @@ class Forward:
             self.on_device(decoded.lengths_R),
         )
         return self.logits(decoded.tokens_R, decoded.positions_R, step, slice(None))
+
+    @torch.inference_mode()
+    def decode_ahead(self, decoded: Decoded, count: int, choose: Choose | None = None) -> Tensor:
+        """Decodes `count` tokens of every row one after another, none of which the host waits for: int64 [count, R].
+        Tables hold places for all of them. The likeliest ones without `choose`. For a model that is replayed."""
+        graph = self._graph(decoded)
+        rows = len(decoded.tokens_R)
+        written = torch.empty(count, rows, dtype=torch.int64, device=self.device)
+        for number in range(count):
+            logits_RV = graph.logits(decoded) if number == 0 else graph.advanced()[:rows]
+            written[number] = logits_RV.argmax(dim=1) if choose is None else choose(logits_RV, number)
+            graph.choose(written[number])
+        return written
+
+    def _graph(self, decoded: Decoded) -> "_Graph":
+        """Made at its first use."""
+        rows = 1 << (len(decoded.tokens_R) - 1).bit_length()
+        if rows not in self._graphs:
+            self._graphs[rows] = _Graph(self, rows, self._widest)
+        return self._graphs[rows]
 
     @torch.inference_mode()
     def logits(self, tokens_N: np.ndarray, positions_N: np.ndarray, step: Step, places: Any) -> Tensor:
@@ -121,60 +143,80 @@ class _Graph:
     """The decoding of some rows, captured."""
 
     def __init__(self, forward: Forward, rows: int, widest: int):
-        self.rows, self.widest = rows, widest
+        self.rows = rows
         # Tokens, positions, slots and lengths, then the tables; rows that are not used decode into the idle block.
         self._host = torch.zeros(rows * (4 + widest), dtype=torch.int32, pin_memory=True)
         self._input = torch.zeros_like(self._host, device=forward.device)
         numbers = self._host.numpy()
-        self._tokens_R, self._positions_R, self._slots_R, self._lengths_R = numbers[: 4 * rows].reshape(4, rows)
-        self._tables_RB = numbers[4 * rows :].reshape(rows, widest)
-        self._idle, self._idle_block = forward.memory.idle_slot, forward.memory.idle_slot // forward.memory.block_size
+        self._numbers_4R, self._tables_RB = numbers[: 4 * rows].reshape(4, rows), numbers[4 * rows :].reshape(rows, -1)
+        self._idle_slot, self._block_size = forward.memory.idle_slot, forward.memory.block_size
         self._fill_idle(0)
-        compiled = _compiled(forward, ONE_ROW if rows == 1 else SEVERAL_ROWS)
-        tokens_R, positions_R, slots_R, lengths_R = self._input[: 4 * rows].view(4, rows)
-        step = Step(forward.memory, slots_R, self._input[4 * rows :].view(rows, widest), lengths_R)
-
-        def run() -> Tensor:
-            with computing(step):
-                return compiled(tokens_R.unsqueeze(0), positions_R.unsqueeze(0))
-
         self._input.copy_(self._host)
+        self._state_4R, tables_RB = self._input[: 4 * rows].view(4, rows), self._input[4 * rows :].view(rows, -1)
+        tokens_R, positions_R, slots_R, lengths_R = self._state_4R
+        step = Step(forward.memory, slots_R, tables_RB, lengths_R)
+        run = forward._decoder.logits if forward._decoder else _compiled_layers(forward)
+
+        def advance() -> None:
+            positions_R.add_(1)
+            lengths_R.add_(1)
+            blocks_R1 = tables_RB.gather(1, (positions_R // self._block_size).long().unsqueeze(1))
+            slots_R.copy_(blocks_R1[:, 0] * self._block_size + positions_R % self._block_size)
+
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
             for _ in range(2):  # compiles, then settles what is set up at the first call
-                run()
+                run(tokens_R, positions_R, step)
+            advance()
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits_RV = run()
+        self._decoding, self._advancing = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._decoding):
+            self._logits_RV = run(tokens_R, positions_R, step)
+        with torch.cuda.graph(self._advancing):
+            advance()
 
-    def replayed(self, decoded: Decoded) -> Tensor:
+    def logits(self, decoded: Decoded) -> Tensor:
+        """[R, V]."""
         count = len(decoded.tokens_R)
-        self._tokens_R[:count], self._positions_R[:count] = decoded.tokens_R, decoded.positions_R
-        self._slots_R[:count], self._lengths_R[:count] = decoded.slots_R, decoded.lengths_R
+        arrays = decoded.tokens_R, decoded.positions_R, decoded.slots_R, decoded.lengths_R
+        for row, array in enumerate(arrays):
+            self._numbers_4R[row, :count] = array
         self._tables_RB[:count, : decoded.tables_RB.shape[1]] = decoded.tables_RB
         self._fill_idle(count)
         self._input.copy_(self._host, non_blocking=True)
-        self._graph.replay()
+        self._decoding.replay()
+        return self._logits_RV[:count]
+
+    def choose(self, tokens_R: Tensor) -> None:
+        """What is decoded from next."""
+        self._state_4R[0, : len(tokens_R)] = tokens_R
+
+    def advanced(self) -> Tensor:
+        """Logits behind the chosen tokens, of all rows."""
+        self._advancing.replay()
+        self._decoding.replay()
         return self._logits_RV
 
     def _fill_idle(self, first: int) -> None:
-        self._tokens_R[first:] = self._positions_R[first:] = 0
-        self._slots_R[first:], self._lengths_R[first:] = self._idle, 1
-        self._tables_RB[first:, 0] = self._idle_block
+        self._numbers_4R[:2, first:] = 0
+        self._numbers_4R[2, first:], self._numbers_4R[3, first:] = self._idle_slot, 1
+        self._tables_RB[first:] = self._idle_slot // self._block_size
 
 
-def _compiled(forward: Forward, options: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+def _compiled_layers(forward: Forward) -> Callable[[Tensor, Tensor, Step], Tensor]:
+    """Decoding by transformers' own layers, each compiled; one compilation serves all."""
+
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        return torch.compile(function, fullgraph=True, dynamic=False, options=SEVERAL_ROWS)
 
     embedded, through, read_out = compiled(forward._embedded), compiled(_through), compiled(forward._read_out)
 
-    def run(tokens_1R: Tensor, positions_1R: Tensor) -> Tensor:
-        hidden_1RC, turns = embedded(tokens_1R, positions_1R)
-        for layer in forward._base.layers:
-            hidden_1RC = through(layer, hidden_1RC, turns)
-        return read_out(hidden_1RC)
+    def run(tokens_R: Tensor, positions_R: Tensor, step: Step) -> Tensor:
+        with computing(step):
+            hidden_1RC, turns = embedded(tokens_R.unsqueeze(0), positions_R.unsqueeze(0))
+            for layer in forward._base.layers:
+                hidden_1RC = through(layer, hidden_1RC, turns)
+            return read_out(hidden_1RC)
 
     return run

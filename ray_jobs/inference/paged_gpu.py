@@ -7,7 +7,7 @@ long sequence keeps all of the GPU busy. The grid does not depend on lengths, so
 Shapes: R rows, H heads, G key-value heads, D width of a head, P parts of a sequence.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -47,6 +47,46 @@ def write(memory: Memory, layer: int, slots_N: Tensor, k_NGD: Tensor, v_NGD: Ten
         INT8=memory.key_scales is not None,
         num_warps=1,
     )
+
+
+def turned(
+    qkv_RO: Tensor,
+    cos_RD: Tensor,
+    sin_RD: Tensor,
+    memory: Memory,
+    layer: int,
+    slots_R: Tensor,
+    heads: int,
+    norms_D: tuple[Tensor, Tensor] | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """Queries [R, H, D] out of queries, keys and values of a token's heads side by side, with keys and values written;
+    queries and keys are normed where there are `norms_D`, and turned by their positions."""
+    rows = len(qkv_RO)
+    groups, width = memory.keys[layer].shape[1:]
+    q_RHD = torch.empty(rows, heads, width, dtype=qkv_RO.dtype, device=qkv_RO.device)
+    assert qkv_RO.stride(1) == 1 and cos_RD.is_contiguous() and sin_RD.is_contiguous()
+    _turn[(rows, heads + 2 * groups)](
+        qkv_RO,
+        cos_RD,
+        sin_RD,
+        *(norms_D or (qkv_RO, qkv_RO)),
+        q_RHD,
+        memory.keys[layer],
+        memory.values[layer],
+        *_scales(memory, layer),
+        slots_R,
+        qkv_RO.stride(0),
+        heads,
+        groups,
+        eps,
+        D=width,
+        BLOCK_D=triton.next_power_of_2(width),
+        NORMS=norms_D is not None,
+        INT8=memory.key_scales is not None,
+        num_warps=1,
+    )
+    return q_RHD
 
 
 def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Tensor) -> None:
@@ -135,6 +175,61 @@ def _write(
         tl.store(value_scales_ptr + cell, v_scale)
     tl.store(keys_ptr + cell * D + d, k, mask=d < D)
     tl.store(values_ptr + cell * D + d, v, mask=d < D)
+
+
+@triton.jit
+def _turn(
+    qkv_ptr,
+    cos_ptr,
+    sin_ptr,
+    q_norm_ptr,
+    k_norm_ptr,
+    q_ptr,
+    keys_ptr,
+    values_ptr,
+    key_scales_ptr,
+    value_scales_ptr,
+    slots_ptr,
+    qkv_stride,
+    heads,
+    groups,
+    eps,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NORMS: tl.constexpr,
+    INT8: tl.constexpr,
+):  # type: ignore[no-untyped-def]
+    row, head = tl.program_id(0), tl.program_id(1)
+    is_q, is_v = head < heads, head >= heads + groups
+    is_k = (head >= heads) & (head < heads + groups)
+    d = tl.arange(0, BLOCK_D)
+    there = d < D
+    half = tl.where(d < D // 2, d + D // 2, d - D // 2)  # the place that d is turned with
+    x_ptr = qkv_ptr + row * qkv_stride + head * D
+    x = tl.load(x_ptr + d, mask=there, other=0.0).to(tl.float32)
+    other = tl.load(x_ptr + half, mask=there, other=0.0).to(tl.float32)
+    if NORMS:
+        factor = tl.where(is_v, 1.0, tl.rsqrt(tl.sum(x * x, axis=0) / D + eps))
+        weight = tl.load(q_norm_ptr + d, mask=there & is_q, other=0.0).to(tl.float32)
+        weight += tl.load(k_norm_ptr + d, mask=there & is_k, other=0.0).to(tl.float32)
+        other_weight = tl.load(q_norm_ptr + half, mask=there & is_q, other=0.0).to(tl.float32)
+        other_weight += tl.load(k_norm_ptr + half, mask=there & is_k, other=0.0).to(tl.float32)
+        x *= factor * tl.where(is_v, 1.0, weight)
+        other *= factor * other_weight
+    turns = there & (head < heads + groups)
+    cos = tl.load(cos_ptr + row * D + d, mask=turns, other=1.0).to(tl.float32)
+    sin = tl.load(sin_ptr + row * D + d, mask=turns, other=0.0).to(tl.float32)
+    x = x * cos + tl.where(d < D // 2, -other, other) * sin
+    tl.store(q_ptr + (row * heads + head) * D + d, x.to(q_ptr.dtype.element_ty), mask=there & is_q)
+    k_cell = tl.load(slots_ptr + row).to(tl.int64) * groups + head - heads
+    v_cell = k_cell - groups
+    kept = x.to(q_ptr.dtype.element_ty)
+    if INT8:
+        kept, scale = _rounded(kept)
+        tl.store(key_scales_ptr + k_cell, scale, mask=is_k)
+        tl.store(value_scales_ptr + v_cell, scale, mask=is_v)
+    tl.store(keys_ptr + k_cell * D + d, kept, mask=there & is_k)
+    tl.store(values_ptr + v_cell * D + d, kept, mask=there & is_v)
 
 
 @triton.jit

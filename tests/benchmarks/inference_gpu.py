@@ -89,7 +89,11 @@ def copy_bandwidth(device: torch.device) -> float:
 
 def model_of(shape: str, device: torch.device) -> LlamaForCausalLM:
     config = LlamaConfig(
-        **SHAPES[shape], max_position_embeddings=POSITIONS, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None
+        **SHAPES[shape],
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):
@@ -120,16 +124,19 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
     while engine.waiting:
         engine.step()
     engine.step()  # compiles and captures
+    engine.step()
     first = time.perf_counter() - begin
     times = []
     profiler: Any = torch.profiler.profile() if variant.profile else None
     if profiler:
         profiler.__enter__()
     while engine.running:
+        before = len(engine.running[-1].answer)
+        last = engine.running[-1]
         begin = time.perf_counter()
         engine.step()
-        times.append(time.perf_counter() - begin)
-        if profiler and len(times) == 5:
+        times.append((time.perf_counter() - begin) / (len(last.answer) - before))
+        if profiler and len(times) == 2:
             profiler.__exit__(None, None, None)
             print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=70))
             profiler = None
@@ -139,11 +146,11 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
     step = statistics.mean(times)
     graph_ms = None
     if engine.forward._graphs:
-        (graph,) = engine.forward._graphs.values()
+        graph = engine.forward._graphs[max(engine.forward._graphs)]
         begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin_event.record()
         for _ in range(20):
-            graph._graph.replay()
+            graph._decoding.replay()
         end_event.record()
         torch.cuda.synchronize()
         graph_ms = round(begin_event.elapsed_time(end_event) / 20, 3)
