@@ -79,7 +79,8 @@ def use_paged_attention(model: "PreTrainedModel") -> None:
     """
     from transformers import AttentionInterface
 
-    config, base = model.config, model.base_model
+    config = model.config
+    base: Any = model.base_model
     if not hasattr(config, "num_key_value_heads") or not hasattr(base, "rotary_emb"):
         raise ValueError(f"{type(model).__name__} has no rotary attention over key-value heads: serve it by generate")
     if getattr(config, "use_sliding_window", False):

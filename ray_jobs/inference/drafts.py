@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from configs.inference import EngineSpec
-from ray_jobs.inference.attention import Step, Stretch
-from ray_jobs.inference.blocks import Blocks, OutOfBlocks, Table
+from ray_jobs.inference.blocks import Table
 from ray_jobs.inference.decoding import DRAW_DRAFT, Rows, drawn, probabilities, uniform
-from ray_jobs.inference.forward import Decoded, Forward
-from ray_jobs.inference.memory import Memory
 from ray_jobs.inference.request import Request
+from ray_jobs.inference.sequences import Sequences
 from ray_jobs.inference.speculation import Proposal
 
 if TYPE_CHECKING:
@@ -65,19 +63,16 @@ class ModelDraft:
             count: tokens proposed.
             spec: of its memory, beside the target's.
         """
-        spec = spec or EngineSpec()
+        spec = (spec or EngineSpec()).model_copy(update={"prefix_cache": False})
         self.num_tokens, self.count = num_tokens, count
-        self.blocks = Blocks(spec.num_blocks, spec.block_size, keeps=False)
-        self.memory = Memory(model, spec.num_blocks, spec.block_size, spec.kv_dtype)
-        widest = spec.num_blocks
-        self.forward = Forward(model, self.memory, num_tokens, compiled=spec.compiled, widest=widest)
+        self.sequences = Sequences(model, num_tokens, spec)
         self._tables: dict[int, Table] = {}
         self._computed: dict[int, list[int]] = {}
         """The tokens whose keys and values lie in the table, by request."""
 
     def forget(self, request: Request) -> None:
         if request.id in self._tables:
-            self.blocks.release(self._tables.pop(request.id))
+            self.sequences.blocks.release(self._tables.pop(request.id))
             del self._computed[request.id]
 
     @torch.inference_mode()
@@ -90,7 +85,7 @@ class ModelDraft:
         active = [request for request, count in writing if count > 0 and self._caught_up(request)]
         left = {request.id: count for request, count in writing}
         while active:
-            rows = Rows.of([request.spec for request in active], self.num_tokens, self.forward.device)
+            rows = Rows.of([request.spec for request in active], self.num_tokens, self.sequences.forward.device)
             probs_RV = probabilities(self._logits(active, drafted), rows)
             numbers = [
                 uniform(request.spec.seed, len(request.answer) + len(drafted.get(request.id, ())), DRAW_DRAFT)
@@ -101,7 +96,9 @@ class ModelDraft:
                 if not request.spec.greedy:
                     probs.setdefault(request.id, []).append(probs_RV[row].clone())
                 left[request.id] -= 1
-            active = [request for request in active if left[request.id] > 0 and self._room(request)]
+            active = [
+                request for request in active if left[request.id] > 0 and self._has_room(self._tables[request.id], 1)
+            ]
         return [
             Proposal(
                 tuple(drafted.get(request.id, ())), torch.stack(probs[request.id]) if request.id in probs else None
@@ -110,49 +107,30 @@ class ModelDraft:
         ]
 
     def _caught_up(self, request: Request) -> bool:
-        """Computes what the draft has not seen of the request but its last token, for which there is a place then;
-        False where blocks are out."""
+        """Computes what the draft has not seen of the request but its last token; False where blocks are out."""
         tokens = request.tokens
         table, known = self._tables.setdefault(request.id, Table()), self._computed.setdefault(request.id, [])
         equal = next((place for place, pair in enumerate(zip(known, tokens, strict=False)) if pair[0] != pair[1]), None)
         kept = min(len(known) if equal is None else equal, len(tokens) - 1)
-        self.blocks.cut(table, kept)
+        self.sequences.blocks.cut(table, kept)
         del known[kept:]
         missing = tokens[kept:-1]
-        try:
-            self.memory.copy(self.blocks.extend(table, len(missing) + 1))
-        except OutOfBlocks:
+        if not self._has_room(table, len(missing) + self.count):
             self.forget(request)
             return False
         if missing:
-            last = kept + len(missing)
-            slots = self.blocks.slots(table, 0, last)
-            stretch = Stretch(0, len(missing), self.forward.on_device(slots))
-            device = self.forward.device
-            nothing = torch.zeros(0, dtype=torch.int32, device=device)
-            step = Step(self.memory, self.forward.on_device(slots[kept:]), nothing.view(0, 0), nothing, (stretch,))
-            self.forward.logits(np.array(missing), np.arange(kept, last), step, slice(0, 0))
+            self.sequences.prefill(table, missing)
             known += missing
         return True
 
-    def _room(self, request: Request) -> bool:
-        try:
-            self.memory.copy(self.blocks.extend(self._tables[request.id], 1))
-        except OutOfBlocks:
-            return False
-        return True
+    def _has_room(self, table: Table, count: int) -> bool:
+        return self.sequences.blocks.needed(table, count) <= self.sequences.blocks.num_available
 
     def _logits(self, active: list[Request], drafted: dict[int, list[int]]) -> torch.Tensor:
-        """Behind each request's last token, drafted ones included, for which there is a place: [R, V]."""
-        tables = [self._tables[request.id] for request in active]
-        tokens = [drafted[request.id][-1] if request.id in drafted else request.tokens[-1] for request in active]
-        for request, token in zip(active, tokens, strict=True):
+        """Behind each request's last token, drafted ones included: [R, V]."""
+        entries = []
+        for request in active:
+            token = drafted[request.id][-1] if request.id in drafted else request.tokens[-1]
             self._computed[request.id].append(token)
-        lengths_R = np.array([table.length for table in tables], dtype=np.int32)
-        slots = [int(self.blocks.slots(table, table.length - 1, table.length)[0]) for table in tables]
-        tables_RB = np.zeros((len(tables), max(len(table.blocks) for table in tables)), dtype=np.int32)
-        for row, table in enumerate(tables):
-            tables_RB[row, : len(table.blocks)] = table.blocks
-        return self.forward.decode(
-            Decoded(np.array(tokens), lengths_R.astype(np.int64) - 1, np.array(slots), lengths_R, tables_RB)
-        )
+            entries.append((self._tables[request.id], token))
+        return self.sequences.decode(entries)

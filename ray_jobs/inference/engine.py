@@ -12,19 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from configs.inference import DecodingSpec, EngineSpec
-from ray_jobs.inference.attention import Step, Stretch
-from ray_jobs.inference.blocks import Blocks, OutOfBlocks
+from ray_jobs.inference.attention import Stretch
+from ray_jobs.inference.blocks import OutOfBlocks, Table
 from ray_jobs.inference.decoding import Rows, drawn, log_probabilities, penalised, probabilities, uniform
-from ray_jobs.inference.forward import Choose, Decoded, Forward
-from ray_jobs.inference.memory import Memory
+from ray_jobs.inference.forward import Choose
 from ray_jobs.inference.request import Reason, Request, TokenLogprobs
+from ray_jobs.inference.sequences import Sequences
 from ray_jobs.inference.speculation import Acceptance, Draft, Proposal, verified
-from ray_jobs.model.files import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,11 +72,8 @@ class Engine:
         """
         self.spec = spec = spec or EngineSpec()
         self.model, self.num_tokens, self.end_tokens, self.decode = model, num_tokens, set(end_tokens), decode
-        self.blocks = Blocks(spec.num_blocks, spec.block_size, keeps=spec.prefix_cache)
-        self.memory = Memory(model, spec.num_blocks, spec.block_size, spec.kv_dtype)
-        self.context = context_of(model)
-        widest = min(self.blocks.blocks_for(self.context), spec.num_blocks)
-        self.forward = Forward(model, self.memory, num_tokens, compiled=spec.compiled, widest=widest)
+        self.sequences = Sequences(model, num_tokens, spec)
+        self.blocks, self.context = self.sequences.blocks, self.sequences.context
         self.step_tokens = max(spec.step_tokens, spec.max_running)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
@@ -94,7 +89,7 @@ class Engine:
         Raises:
             ValueError: prompt and answer do not fit the model or the memory, or the prompt is none.
         """
-        self._check(prompt, spec)
+        self.check(prompt, spec)
         requests = [
             Request(next(self._ids), tuple(prompt), spec.model_copy(update={"seed": spec.seed + number}))
             for number in range(num_answers)
@@ -103,7 +98,8 @@ class Engine:
         self.waiting.append(requests[0])
         return requests
 
-    def _check(self, prompt: Sequence[int], spec: DecodingSpec) -> None:
+    def check(self, prompt: Sequence[int], spec: DecodingSpec) -> None:
+        """Raises what `add` would."""
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token, such as the one that begins a text")
         if not all(0 <= token < self.num_tokens for token in prompt):
@@ -149,8 +145,16 @@ class Engine:
         if not decoded and not prompts:
             return []
         complete = [(request, stretch) for request, stretch in prompts if request.table.length == request.length]
-        rows = self._decoded(decoded)
-        logits_RV = self._mixed(rows, prompts, complete) if prompts else self.forward.decode(rows)
+        rows = self.sequences.rows(self._entries(decoded))
+        if prompts:
+            parts = [
+                (request.table, request.tokens[request.table.length - stretch.count : request.table.length], stretch)
+                for request, stretch in prompts
+            ]
+            places = [*range(num_rows), *(stretch.first + stretch.count - 1 for _, stretch in complete)]
+            logits_RV = self.sequences.compute(rows, parts, places)
+        else:
+            logits_RV = self.sequences.forward.decode(rows)
         for request, _ in prompts:
             self._publish(request)
         for request, _ in complete:
@@ -163,7 +167,7 @@ class Engine:
     def _can_run_ahead(self) -> bool:
         """Whether some steps can follow one another without the host: nothing waits, there are blocks, and what a row
         draws needs nothing but its logits."""
-        if not self.forward.replays or self.waiting or not self.running or self._draft is not None:
+        if not self.sequences.forward.replays or self.waiting or not self.running or self._draft is not None:
             return False
         if any(request.spec.repetition_penalty != 1 or request.spec.logprobs is not None for request in self.running):
             return False
@@ -176,11 +180,11 @@ class Engine:
         """As `STEPS_AHEAD` steps; what is written behind an end is thrown away."""
         left = max(request.spec.max_new_tokens - len(request.answer) for request in self.running)
         count, running = min(STEPS_AHEAD, left), list(self.running)
-        writing = [_Writing(request, row) for row, request in enumerate(running)]
+        entries = self._entries([_Writing(request, row) for row, request in enumerate(running)])
         for request in running:
-            self._extend(request, count)
-        rows = self._decoded(writing, count)
-        tokens = self.forward.decode_ahead(rows, count, self._choice(running, count)).T.tolist()
+            self.sequences.extend(request.table, count)
+        rows = self.sequences.rows(entries, ahead=count - 1)
+        tokens = self.sequences.forward.decode_ahead(rows, count, self._choice(running, count)).T.tolist()
         for request, new in zip(running, tokens, strict=True):
             self._append(request, new, [])
         return running
@@ -190,7 +194,7 @@ class Engine:
         if all(request.spec.greedy for request in running):
             return None
         numbers = [[uniform(one.spec.seed, len(one.answer) + step) for one in running] for step in range(count)]
-        numbers_SR = torch.tensor(numbers, dtype=torch.float64, device=self.forward.device)
+        numbers_SR = torch.tensor(numbers, dtype=torch.float64, device=self.sequences.forward.device)
         rows = self._settings(running)
         return lambda logits_RV, step: drawn(probabilities(logits_RV, rows), numbers_SR[step])
 
@@ -209,7 +213,7 @@ class Engine:
         for request in list(self.running):
             while request in self.running:
                 try:
-                    self._extend(request, len(proposed[request].tokens) + 1)
+                    self.sequences.extend(request.table, len(proposed[request].tokens) + 1)
                     break
                 except OutOfBlocks:
                     if proposed[request].tokens:
@@ -221,9 +225,6 @@ class Engine:
             writing.append(_Writing(request, first, proposed[request]))
             first += writing[-1].num_rows
         return writing
-
-    def _extend(self, request: Request, count: int) -> None:
-        self.memory.copy(self.blocks.extend(request.table, count))
 
     def _preempt(self, request: Request) -> None:
         self.running.remove(request)
@@ -261,59 +262,18 @@ class Engine:
                 if found or not self._give_up_begun_prompt(but=request):
                     break
             try:
-                self._extend(request, count)
+                self.sequences.extend(request.table, count)
             except OutOfBlocks:
                 break
-            slots_L = self.forward.on_device(self.blocks.slots(request.table, 0, request.table.length))
-            found.append((request, Stretch(first, count, slots_L)))
+            found.append((request, self.sequences.stretch(request.table, count, first)))
             first += count
             room -= count
             rows += new_rows
         return found
 
-    def _decoded(self, decoded: list[_Writing], places: int = 1) -> Decoded:
-        """The rows of the running requests: of each its last token, and what is proposed behind it. Of a row's `places`
-        in its table it is the first."""
-        tokens: list[int] = []
-        lengths: list[int] = []
-        slots: list[int] = []
-        widest = max((len(one.request.table.blocks) for one in decoded), default=0)
-        num_rows, size = sum(one.num_rows for one in decoded), self.blocks.block_size
-        tables_RB = np.zeros((num_rows, widest), dtype=np.int32)
-        for one in decoded:
-            table = one.request.table
-            tables_RB[one.first : one.first + one.num_rows, : len(table.blocks)] = table.blocks
-            tokens.append(one.request.answer[-1])
-            tokens += one.proposal.tokens
-            for position in range(table.length - one.num_rows - places + 1, table.length - places + 1):
-                lengths.append(position + 1)
-                slots.append(table.blocks[position // size] * size + position % size)
-        lengths_R = np.array(lengths, dtype=np.int32)
-        return Decoded(
-            np.array(tokens, np.int64), lengths_R.astype(np.int64) - 1, np.array(slots, np.int64), lengths_R, tables_RB
-        )
-
-    def _mixed(
-        self, rows: Decoded, prompts: list[tuple[Request, Stretch]], complete: list[tuple[Request, Stretch]]
-    ) -> Tensor:
-        """Logits of the decoded rows, then of the prompts that are complete."""
-        tokens, positions, slots = [rows.tokens_R], [rows.positions_R], [rows.slots_R]
-        for request, stretch in prompts:
-            last = request.table.length
-            first = last - stretch.count
-            tokens.append(np.array(request.tokens[first:last], np.int64))
-            positions.append(np.arange(first, last))
-            slots.append(self.blocks.slots(request.table, first, last))
-        on_device = self.forward.on_device
-        step = Step(
-            self.memory,
-            on_device(np.concatenate(slots)),
-            on_device(rows.tables_RB),
-            on_device(rows.lengths_R),
-            tuple(stretch for _, stretch in prompts),
-        )
-        places = [*range(len(rows.tokens_R)), *(stretch.first + stretch.count - 1 for _, stretch in complete)]
-        return self.forward.logits(np.concatenate(tokens), np.concatenate(positions), step, places)
+    def _entries(self, decoded: list[_Writing]) -> list[tuple[Table, list[int]]]:
+        """Of each running request its last token, and what is proposed behind it."""
+        return [(one.request.table, [one.request.answer[-1], *one.proposal.tokens]) for one in decoded]
 
     def _begun(self, complete: list[Request], num_rows: int) -> list[_Writing]:
         """Requests whose prompt is complete now, and with each those that share it."""
@@ -372,7 +332,10 @@ class Engine:
         """Made anew only when the rows change."""
         ids = tuple(request.id for request in owners)
         if self._rows is None or self._rows[0] != ids:
-            self._rows = ids, Rows.of([request.spec for request in owners], self.num_tokens, self.forward.device)
+            self._rows = (
+                ids,
+                Rows.of([request.spec for request in owners], self.num_tokens, self.sequences.forward.device),
+            )
         return self._rows[1]
 
     def _seen(self, writing: list[_Writing], logits_RV: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def can_fuse(model: "PreTrainedModel") -> bool:
     """Whether the layers are of this form."""
-    layer: Any = model.base_model.layers[0]
+    base: Any = model.base_model
+    layer = base.layers[0]
     attention, mlp = layer.self_attn, layer.mlp
     parts = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "act_fn"}
     linear = (getattr(attention, f"{name}_proj", None) for name in "qkvo")

@@ -35,10 +35,11 @@ class Memory:
 
         self.keys, self.values = layers(shape, dtype), layers(shape, dtype)
         """Of each layer, [S, G, D]."""
-        self.key_scales, self.value_scales = (
-            (layers(shape[:2], torch.float32), layers(shape[:2], torch.float32)) if kv_dtype == "int8" else (None, None)
-        )
+        self.key_scales: list[Tensor] | None = None
+        self.value_scales: list[Tensor] | None = None
         """Of each layer, [S, G]: what an int8 is multiplied by."""
+        if kv_dtype == "int8":
+            self.key_scales, self.value_scales = layers(shape[:2], torch.float32), layers(shape[:2], torch.float32)
 
     @property
     def idle_slot(self) -> int:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ray_jobs.inference.attention import Step
 
 
+# Products of less than this, .1 ms, are not worth waking other threads for.
+ONE_THREAD_UP_TO = 1_000_000
+
+
 def write(memory: Memory, layer: int, slots_N: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> None:
     memory.write(layer, slots_N, k_NGD, v_NGD)
 
@@ -30,7 +34,8 @@ def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Ten
         key_scales = value_scales = np.ones((0, 0), np.float32)
     else:
         key_scales, value_scales = memory.key_scales[layer].numpy(), memory.value_scales[layer].numpy()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    numba.set_num_threads(most if int(step.lengths_R.sum()) * q_RHD[0].numel() > ONE_THREAD_UP_TO else 1)
     result = np.empty(q_RHD.shape, np.float32)
     _kernel(q_RHD.shape[1] // memory.keys[layer].shape[1], q_RHD.shape[2])(
         np.ascontiguousarray(q_RHD.float().numpy()) * np.float32(scaling),

@@ -7,6 +7,9 @@ long sequence keeps all of the GPU busy. The grid does not depend on lengths, so
 Shapes: R rows, H heads, G key-value heads, D width of a head, P parts of a sequence.
 """
 
+# Triton's kernels have no types.
+# mypy: disable-error-code="no-untyped-def"
+
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from ray_jobs.inference.attention import Step
 
 TILE = 64  # tokens read at once: 16 kB of keys of width 128 in bf16
-MIN_ROWS = 16  # of a tensor core's product
+MIN_ROWS = LEAST_WIDTH = 16  # of a tensor core's product
 PROGRAMS_PER_PROCESSOR = 4
 MAX_PARTS = 32
 
@@ -102,7 +105,7 @@ def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Ten
     else:
         partial = torch.empty(rows, heads, parts, width, dtype=torch.float32, device=q_RHD.device)
         sums = torch.empty(rows, heads, parts, dtype=torch.float32, device=q_RHD.device)
-    block_d = triton.next_power_of_2(width)
+    block_d = max(LEAST_WIDTH, triton.next_power_of_2(width))
     _attend[(rows, groups, parts)](
         q_RHD,
         memory.keys[layer],
@@ -162,7 +165,7 @@ def _write(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     INT8: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     n, g = tl.program_id(0), tl.program_id(1)
     cell = tl.load(slots_ptr + n).to(tl.int64) * groups + g
     d = tl.arange(0, BLOCK_D)
@@ -198,7 +201,7 @@ def _turn(
     BLOCK_D: tl.constexpr,
     NORMS: tl.constexpr,
     INT8: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     row, head = tl.program_id(0), tl.program_id(1)
     is_q, is_v = head < heads, head >= heads + groups
     is_k = (head >= heads) & (head < heads + groups)
@@ -233,7 +236,7 @@ def _turn(
 
 
 @triton.jit
-def _rounded(x):  # type: ignore[no-untyped-def]
+def _rounded(x):
     x = x.to(tl.float32)
     largest = tl.max(tl.abs(x), axis=0)
     scale = tl.where(largest > 0, largest / 127.0, 1.0)
@@ -265,7 +268,7 @@ def _attend(
     TILE: tl.constexpr,
     PARTS: tl.constexpr,
     INT8: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     row, g, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths_ptr + row)
     share = tl.cdiv(tl.cdiv(length, PARTS), TILE) * TILE
@@ -313,7 +316,7 @@ def _join(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PARTS: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     place = tl.program_id(0) * heads + tl.program_id(1)
     p, d = tl.arange(0, PARTS), tl.arange(0, BLOCK_D)
     sums_p = tl.load(sums_ptr + place * PARTS + p)

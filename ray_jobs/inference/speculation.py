@@ -79,7 +79,7 @@ def verified(probs_kV: Tensor, proposal: Proposal, seed: int, first: int) -> lis
         first: how many tokens its answer has.
     """
     count = len(proposal.tokens)
-    places, tokens = torch.arange(count), torch.tensor(proposal.tokens, device=probs_kV.device)
+    places, tokens = torch.arange(count), torch.tensor(proposal.tokens, dtype=torch.int64, device=probs_kV.device)
     p = probs_kV[places, tokens].tolist()
     q = [1.0] * count if proposal.probs_KV is None else proposal.probs_KV[places, tokens].tolist()
     for place in range(count):
