@@ -82,7 +82,7 @@ class ModelDraft:
         writing = [(request, min(self.count, count)) for request, count in zip(requests, most, strict=True)]
         drafted: dict[int, list[int]] = {}
         probs: dict[int, list[torch.Tensor]] = {}
-        active = [request for request, count in writing if count > 0 and self._caught_up(request)]
+        active = self._with_room([request for request, count in writing if count > 0 and self._caught_up(request)])
         left = {request.id: count for request, count in writing}
         while active:
             rows = Rows.of([request.spec for request in active], self.num_tokens, self.sequences.forward.device)
@@ -96,9 +96,7 @@ class ModelDraft:
                 if not request.spec.greedy:
                     probs.setdefault(request.id, []).append(probs_RV[row].clone())
                 left[request.id] -= 1
-            active = [
-                request for request in active if left[request.id] > 0 and self._has_room(self._tables[request.id], 1)
-            ]
+            active = self._with_room([request for request in active if left[request.id] > 0])
         return [
             Proposal(
                 tuple(drafted.get(request.id, ())), torch.stack(probs[request.id]) if request.id in probs else None
@@ -115,7 +113,7 @@ class ModelDraft:
         self.sequences.blocks.cut(table, kept)
         del known[kept:]
         missing = tokens[kept:-1]
-        if not self._has_room(table, len(missing) + self.count):
+        if self.sequences.blocks.needed(table, len(missing)) > self.sequences.blocks.num_available:
             self.forget(request)
             return False
         if missing:
@@ -123,8 +121,15 @@ class ModelDraft:
             known += missing
         return True
 
-    def _has_room(self, table: Table, count: int) -> bool:
-        return self.sequences.blocks.needed(table, count) <= self.sequences.blocks.num_available
+    def _with_room(self, requests: list[Request]) -> list[Request]:
+        """Those that can be extended by a token, the first first."""
+        blocks, taken, kept = self.sequences.blocks, 0, []
+        for request in requests:
+            taken += blocks.needed(self._tables[request.id], 1)
+            if taken > blocks.num_available:
+                break
+            kept.append(request)
+        return kept
 
     def _logits(self, active: list[Request], drafted: dict[int, list[int]]) -> torch.Tensor:
         """Behind each request's last token, drafted ones included: [R, V]."""
