@@ -2,7 +2,9 @@
 
 `python -m tests.benchmarks.inference_gpu --out FILE 1b,batch=1 8b,batch=64 …`: each variant is the engine with random
 weights in bf16, whose prompts end so that the context is `context` tokens on average while it is measured. Options:
-batch, context, kv=model|int8, compiled=0|1, tuned=0|1 (max_autotune of several rows), steps.
+batch, context, kv=model|int8, compiled=0|1, tuned=0|1 (max_autotune of several rows), steps, profile=1, propose=K (with
+a scripted draft of K tokens that agrees at .8, too), peer=1 (transformers' `generate` with a static cache, too, which
+it compiles into CUDA graphs).
 """
 
 import argparse
@@ -10,16 +12,20 @@ import gc
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from configs.inference import DecodingSpec, EngineSpec
 from ray_jobs.inference import forward
 from ray_jobs.inference.engine import Engine
+from ray_jobs.inference.request import Request
+from ray_jobs.inference.speculation import Proposal
 
 SHAPES: dict[str, dict[str, int]] = {
     "1b": {
@@ -57,9 +63,11 @@ class Variant:
     context: int = 512
     kv: str = "model"
     compiled: int = 1
-    tuned: int = 1
+    tuned: int = 0
     steps: int = 128
     profile: int = 0
+    propose: int = 0
+    peer: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
@@ -142,11 +150,11 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
             profiler = None
     weights = sum(parameter.numel() for parameter in model.parameters())
     weights -= model.get_input_embeddings().weight.numel()  # type: ignore[union-attr]
-    num_bytes = 2 * weights + variant.batch * variant.context * engine.memory.bytes_per_token
+    num_bytes = 2 * weights + variant.batch * variant.context * engine.sequences.memory.bytes_per_token
     step = statistics.mean(times)
     graph_ms = None
-    if engine.forward._graphs:
-        graph = engine.forward._graphs[max(engine.forward._graphs)]
+    if engine.sequences.forward._graphs:
+        graph = engine.sequences.forward._graphs[max(engine.sequences.forward._graphs)]
         begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin_event.record()
         for _ in range(20):
@@ -154,8 +162,16 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
         end_event.record()
         torch.cuda.synchronize()
         graph_ms = round(begin_event.elapsed_time(end_event) / 20, 3)
+    more: dict[str, Any] = {}
+    if variant.propose:
+        prompts = [torch.randint(0, num_tokens, (prompt,), generator=generator).tolist() for _ in range(variant.batch)]
+        more["speculation"] = speculation(model, num_tokens, prompts, variant.propose, variant.steps)
+    if variant.peer:
+        peer = peer_step(model, variant, num_tokens)
+        more |= {"generate_static_step_ms": round(1e3 * peer, 3), "faster": round(peer / step, 3)}
     return {
         **asdict(variant),
+        **more,
         "tokens_per_second": round(variant.batch / step, 1),
         "step_ms": round(1e3 * step, 3),
         "step_ms_median": round(1e3 * statistics.median(times), 3),
@@ -165,6 +181,95 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
         "first_s": round(first, 1),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1) if model.device.type == "cuda" else None,
     }
+
+
+class Script:
+    """Proposes what was written before, each token but with probability 1 − agreement."""
+
+    def __init__(self, answers: dict[tuple[int, ...], list[int]], count: int, agreement: float, num_tokens: int):
+        self.answers, self.count, self.agreement, self.num_tokens = answers, count, agreement, num_tokens
+        self.chance = np.random.default_rng(0)
+        self.seconds = 0.0
+        self.proposed = 0
+
+    def propose(self, requests: Sequence[Request], most: Sequence[int]) -> list[Proposal]:
+        began = time.perf_counter()
+        proposals = []
+        for request, limit in zip(requests, most, strict=True):
+            begun = len(request.answer)
+            tokens = self.answers[request.prompt][begun : begun + max(0, min(self.count, limit))]
+            wrong = (self.chance.random(len(tokens)) >= self.agreement).tolist()
+            tokens = [(token + bad) % self.num_tokens for token, bad in zip(tokens, wrong, strict=True)]
+            proposals.append(Proposal(tuple(tokens)))
+            self.proposed += len(tokens)
+        self.seconds += time.perf_counter() - began
+        return proposals
+
+    def forget(self, request: Request) -> None:
+        """Nothing is kept."""
+
+
+def speculation(
+    model: Any, num_tokens: int, prompts: Sequence[Sequence[int]], count: int, steps: int, agreement: float = 0.8
+) -> dict[str, Any]:
+    """With a scripted draft against without, one after the other, in one process; c is the draft's share of a step."""
+    spec = EngineSpec(num_blocks=len(prompts) * 300, prefix_cache=False)
+    greedy = DecodingSpec(temperature=0, max_new_tokens=steps)
+
+    def seconds(draft: Script | None) -> tuple[float, list[Request], Engine]:
+        engine = Engine(model, num_tokens, spec=spec, draft=draft)
+        requests = [engine.add(prompt, greedy)[0] for prompt in prompts]
+        while engine.waiting:
+            engine.step()
+        for _ in range(3):  # compiles, and captures
+            engine.step()
+        done = sum(len(request.answer) for request in requests)
+        began = time.perf_counter()
+        engine.run()
+        tokens = sum(len(request.answer) for request in requests) - done
+        return (time.perf_counter() - began) / tokens, requests, engine
+
+    seconds(None)
+    plain, requests, _ = seconds(None)
+    script = Script({request.prompt: request.answer for request in requests}, count, agreement, num_tokens)
+    drafted, _, engine = seconds(script)
+    cost = script.seconds / max(1, script.proposed) / (plain * len(prompts))
+    ideal = (1 - agreement ** (count + 1)) / ((1 - agreement) * (count * cost + 1))
+    return {
+        "proposed": count,
+        "plain_ms": round(1e3 * plain, 3),
+        "speedup": round(plain / drafted, 3),
+        "ideal": round(ideal, 3),
+        "share_of_ideal": round(plain / drafted / ideal, 3),
+        "draft_cost": round(cost, 4),
+        "rates": [round(rate, 3) for rate in engine.acceptance.rates],
+        "tokens_per_round": round(engine.acceptance.tokens_per_round, 3),
+    }
+
+
+def peer_step(model: LlamaForCausalLM, variant: Variant, num_tokens: int) -> float:
+    """Seconds a token of `generate`, from two lengths, so that the prompt's time is none of it."""
+    model.config._attn_implementation = "sdpa"
+    prompt = torch.randint(0, num_tokens, (variant.batch, variant.context - variant.steps // 2), device=model.device)
+
+    def seconds(count: int) -> float:
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            cache_implementation="static",
+            max_length=None,
+        )
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    seconds(variant.steps)
+    seconds(variant.steps)
+    return (seconds(variant.steps) - seconds(variant.steps // 2)) / (variant.steps - variant.steps // 2)
 
 
 def main() -> None:
