@@ -371,6 +371,11 @@ class Engine:
         return kept
 
     def _append(self, request: Request, tokens: list[int], logprobs: list[TokenLogprobs]) -> None:
+        if not request.spec.stop and self.end_tokens.isdisjoint(tokens):
+            room = request.spec.max_new_tokens - len(request.answer)
+            request.answer += tokens[:room]
+            request.logprobs += logprobs[:room]
+            return self._end(request, "length") if len(tokens) >= room else self._publish(request)
         for place, token in enumerate(tokens):
             if token in self.end_tokens:
                 return self._end(request, "stop")

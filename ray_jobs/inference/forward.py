@@ -101,9 +101,10 @@ class Forward:
         rows = len(decoded.tokens_R)
         written = torch.empty(count, rows, dtype=torch.int64, device=self.device)
         for number in range(count):
-            logits_RV = graph.logits(decoded) if number == 0 else graph.advanced()[:rows]
-            written[number] = logits_RV.argmax(dim=1) if choose is None else choose(logits_RV, number)
-            graph.choose(written[number])
+            logits_RV = graph.logits(decoded) if number == 0 else graph.replayed(rows)
+            if choose is not None:
+                written[number] = choose(logits_RV, number)
+            graph.advance(written[number], likeliest=choose is None)
         return written
 
     def _graph(self, decoded: Decoded) -> "_Graph":
@@ -143,7 +144,8 @@ class _Graph:
     """The decoding of some rows, captured."""
 
     def __init__(self, forward: Forward, rows: int, widest: int):
-        self.rows = rows
+        from ray_jobs.inference.advance import Likeliest
+
         # Tokens, positions, slots and lengths, then the tables; rows that are not used decode into the idle block.
         self._host = torch.zeros(rows * (4 + widest), dtype=torch.int32, pin_memory=True)
         self._input = torch.zeros_like(self._host, device=forward.device)
@@ -152,29 +154,29 @@ class _Graph:
         self._idle_slot, self._block_size = forward.memory.idle_slot, forward.memory.block_size
         self._fill_idle(0)
         self._input.copy_(self._host)
-        self._state_4R, tables_RB = self._input[: 4 * rows].view(4, rows), self._input[4 * rows :].view(rows, -1)
+        self._state_4R, self._on_device_RB = (
+            self._input[: 4 * rows].view(4, rows),
+            self._input[4 * rows :].view(rows, -1),
+        )
         tokens_R, positions_R, slots_R, lengths_R = self._state_4R
-        step = Step(forward.memory, slots_R, tables_RB, lengths_R)
-        run = forward._decoder.logits if forward._decoder else _compiled_layers(forward)
+        self._best = Likeliest(rows, forward.device)
+        step = Step(forward.memory, slots_R, self._on_device_RB, lengths_R)
+        layers = forward._decoder.logits if forward._decoder else _compiled_layers(forward)
 
-        def advance() -> None:
-            positions_R.add_(1)
-            lengths_R.add_(1)
-            blocks_R1 = tables_RB.gather(1, (positions_R // self._block_size).long().unsqueeze(1))
-            slots_R.copy_(blocks_R1[:, 0] * self._block_size + positions_R % self._block_size)
+        def run() -> Tensor:
+            logits_RV = layers(tokens_R, positions_R, step)
+            self._best.find(logits_RV)
+            return logits_RV
 
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
             for _ in range(2):  # compiles, then settles what is set up at the first call
-                run(tokens_R, positions_R, step)
-            advance()
+                run()
         torch.cuda.current_stream().wait_stream(stream)
-        self._decoding, self._advancing = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._decoding):
-            self._logits_RV = run(tokens_R, positions_R, step)
-        with torch.cuda.graph(self._advancing):
-            advance()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits_RV = run()
 
     def logits(self, decoded: Decoded) -> Tensor:
         """[R, V]."""
@@ -185,18 +187,18 @@ class _Graph:
         self._tables_RB[:count, : decoded.tables_RB.shape[1]] = decoded.tables_RB
         self._fill_idle(count)
         self._input.copy_(self._host, non_blocking=True)
-        self._decoding.replay()
+        return self.replayed(count)
+
+    def replayed(self, count: int) -> Tensor:
+        """Logits of the first `count` rows, as the step's state is."""
+        self._graph.replay()
         return self._logits_RV[:count]
 
-    def choose(self, tokens_R: Tensor) -> None:
-        """What is decoded from next."""
-        self._state_4R[0, : len(tokens_R)] = tokens_R
+    def advance(self, written_R: Tensor, *, likeliest: bool) -> None:
+        """Goes on to the tokens of `written_R`, or to the likeliest, which are put there."""
+        from ray_jobs.inference.advance import advance
 
-    def advanced(self) -> Tensor:
-        """Logits behind the chosen tokens, of all rows."""
-        self._advancing.replay()
-        self._decoding.replay()
-        return self._logits_RV
+        advance(self._state_4R, self._on_device_RB, self._block_size, written_R, self._best if likeliest else None)
 
     def _fill_idle(self, first: int) -> None:
         self._numbers_4R[:2, first:] = 0

@@ -158,7 +158,7 @@ def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict
         begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin_event.record()
         for _ in range(20):
-            graph._decoding.replay()
+            graph._graph.replay()
         end_event.record()
         torch.cuda.synchronize()
         graph_ms = round(begin_event.elapsed_time(end_event) / 20, 3)
@@ -197,7 +197,8 @@ class Script:
         proposals = []
         for request, limit in zip(requests, most, strict=True):
             begun = len(request.answer)
-            tokens = self.answers[request.prompt][begun : begun + max(0, min(self.count, limit))]
+            known = self.answers.get(request.prompt) or [0] * (begun + self.count)
+            tokens = known[begun : begun + max(0, min(self.count, limit))]
             wrong = (self.chance.random(len(tokens)) >= self.agreement).tolist()
             tokens = [(token + bad) % self.num_tokens for token, bad in zip(tokens, wrong, strict=True)]
             proposals.append(Proposal(tuple(tokens)))
@@ -230,7 +231,9 @@ def speculation(
         return (time.perf_counter() - began) / tokens, requests, engine
 
     seconds(None)
-    plain, requests, _ = seconds(None)
+    plain = seconds(None)[0]
+    # Several rows are rounded otherwise than one: what is to be proposed is what steps of as many rows write.
+    _, requests, _ = seconds(Script({}, count, 1.0, num_tokens))
     script = Script({request.prompt: request.answer for request in requests}, count, agreement, num_tokens)
     drafted, _, engine = seconds(script)
     cost = script.seconds / max(1, script.proposed) / (plain * len(prompts))
