@@ -27,7 +27,7 @@ from tests.pretrain.ranks import job_of
 # Read by Ray as it is imported. Nothing here listens beyond this machine.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 # Places are free at once here, or gone.
-os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "4"
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "4")
 
 
 class Machine:
