@@ -6,6 +6,7 @@ here: who comes beyond that is refused at once.
 """
 
 import asyncio
+import contextlib
 import math
 import queue
 import threading
@@ -292,8 +293,8 @@ class EngineLoop:
             self.engine.cancel(request)  # does nothing where it is over
             reason = "stop"
         elif request.reason is not None:
-            reason = "length" if request.reason == "length" else "stop"
             text += detokenizer.finish()
+            reason = "length" if request.reason == "length" and not detokenizer.stopped else "stop"
         if reason is not None:
             del self._answers[request]
             self._over(answers, 1)
@@ -314,8 +315,13 @@ class EngineLoop:
         with self._lock:
             self._closed = True
             left = list(self._under_way)
+            self._under_way.clear()
+            self.num_open = 0
         for answers in left:
-            self._fail(answers, EngineStopped("the engine has stopped, and this answer with it: ask again"))
+            _call(
+                answers.events,
+                [(answers, EngineStopped("the engine has stopped, and this answer with it: ask again"))],
+            )
 
 
 def _call(events: asyncio.AbstractEventLoop, pieces: list[tuple[Answers, Piece | Exception]]) -> None:
@@ -323,5 +329,5 @@ def _call(events: asyncio.AbstractEventLoop, pieces: list[tuple[Answers, Piece |
         for answers, piece in pieces:
             answers.put(piece)
 
-    if not events.is_closed():
+    with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody listens
         events.call_soon_threadsafe(put)

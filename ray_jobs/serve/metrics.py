@@ -30,7 +30,9 @@ class Metrics:
         self.prompt_tokens = Counter("headrace_prompt_tokens", "Tokens of accepted prompts", registry=registry)
         self.written_tokens = Counter("headrace_written_tokens", "Tokens of answers", registry=registry)
         self.answers = Counter(
-            "headrace_answers", "Answers that are over, by their reason: stop, length, cancelled", ("reason",),
+            "headrace_answers",
+            "Answers that are over, by their reason: stop, length, cancelled",
+            ("reason",),
             registry=registry,
         )
         self.first_token_seconds = Histogram(

@@ -1,0 +1,34 @@
+"""`python -m ray_jobs.serve http | ray | vllm | chat SPEC`: serves one model; SPEC is JSON of a ServeSpec or ChatSpec."""
+
+import argparse
+import logging
+import sys
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m ray_jobs.serve", description=__doc__)
+    parser.add_argument("how", choices=["http", "ray", "vllm", "chat"])
+    parser.add_argument("spec", help="JSON")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        _run(arguments.how, arguments.spec)
+    except (ValueError, FileNotFoundError) as error:  # a user's mistake, by the convention of the whole code
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(how: str, spec: str) -> None:
+    from configs.serve import ServeSpec
+
+    if how == "http":
+        from ray_jobs.serve.in_process import serve
+
+        serve(ServeSpec.model_validate_json(spec))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
