@@ -65,6 +65,8 @@ def make_app(service: Service, keys: ApiKeys, metrics: Metrics) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
+        if not service.loop.warm:
+            raise unavailable("the engine is starting: ask again in a while")
         if not service.loop.alive:
             raise unavailable("the engine has stopped: look at the server's log, and start it again")
         return {"status": "ok", "model": service.name}

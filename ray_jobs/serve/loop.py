@@ -22,6 +22,8 @@ from ray_jobs.serve.detokenizer import Detokenizer
 from ray_jobs.serve.metrics import Metrics
 
 Reason = Literal["stop", "length"]
+WARM_UP_TOKENS = 3
+"""Prompt, one token behind it, and one more."""
 SMOOTHING = 0.1
 """Weight of the newest answer in the mean time of an answer."""
 MOST_RETRY_SECONDS = 60
@@ -141,7 +143,7 @@ class EngineLoop:
         self._answers: dict[Request, tuple[Answers, _Answer]] = {}
         self._requests: dict[Answers, list[Request]] = {}
         self._answer_seconds = 1.0
-        self._stopping = self._closed = False
+        self.warm = self._stopping = self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         blocks = engine.blocks
         metrics.watch(
@@ -169,7 +171,8 @@ class EngineLoop:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and not self._closed
+        """Whether it answers; not before it is warm."""
+        return self.warm and self._thread.is_alive() and not self._closed
 
     def submit(self, prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int = 1) -> Answers:
         """Has all prompts answered, `num_answers` times each, or none. To be called in an event loop.
@@ -201,6 +204,10 @@ class EngineLoop:
 
     def _run(self) -> None:
         try:
+            # What is compiled is compiled now, and not while the first client waits.
+            self.engine.add([0], DecodingSpec(temperature=0, max_new_tokens=WARM_UP_TOKENS))
+            self.engine.run()
+            self.warm = True
             while not self._stopping:
                 self._obey()
                 if self.engine.waiting or self.engine.running:

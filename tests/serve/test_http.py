@@ -110,7 +110,13 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str | None]] = [
         "messages",
         "context_length_exceeded",
     ),
-    ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 3}, 400, "top_logprobs", None),
+    (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 3},
+        400,
+        "top_logprobs",
+        None,
+    ),
     ("embeddings", {"input": "a"}, 404, None, None),
 ]
 
@@ -241,9 +247,9 @@ def test_a_server_of_its_own_process_ends_when_it_is_told_to(tiny_model: Path, s
         deadline = time.monotonic() + 60
         while True:
             try:
-                assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+                httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
                 break
-            except httpx.ConnectError:
+            except httpx.HTTPError:
                 assert time.monotonic() < deadline and server.poll() is None
                 time.sleep(0.1)
         server.send_signal(sign)

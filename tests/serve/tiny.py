@@ -110,7 +110,8 @@ def serving(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        assert httpx.get(f"{url}/health", timeout=30).json()["status"] == "ok"
+        while httpx.get(f"{url}/health", timeout=30).status_code != 200:
+            time.sleep(0.05)
         try:
             yield Serving(url, service)
         finally:
