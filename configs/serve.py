@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import Spec
-from configs.inference import EngineSpec
+from configs.inference import DecodingSpec, EngineSpec
 
 
 class LimitsSpec(Spec):
@@ -67,3 +67,22 @@ class ServeSpec(Spec):
     port: int = Field(default=8000, ge=1, lt=2**16)
     api_keys_file: str | None = None
     """A line a key; without it the keys in HEADRACE_API_KEYS, and without those nobody is asked for one."""
+
+
+class ChatSpec(Spec):
+    """A conversation in a terminal."""
+
+    model: str = Field(min_length=1)
+    """As `ServeSpec.model`."""
+    store: str | None = None
+    """Where runs and nodes are looked up."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """As `ServeSpec.device`."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """As `ServeSpec.dtype`."""
+    system: str | None = None
+    """What the model is told before the conversation; None leaves it to the model's form."""
+    decoding: DecodingSpec = DecodingSpec(max_new_tokens=1024)
+    """Its seed counts up with the turns."""
+    max_context: int = Field(default=16_384, ge=2)
+    """Tokens of conversation and answer that memory is taken for, where the model's context is longer."""
