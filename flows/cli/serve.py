@@ -88,6 +88,11 @@ def serve(
         if most > 1:
             raise ValueError("without Ray there is one engine: leave out --replicas or --no-ray")
         become("http", spec.model_dump_json())
+    from tasks import local
+    from tasks.defaults import ray_address
+
+    if ray_address() is None:  # Ray reads how to reach it when it is imported
+        os.environ.update(local.ray_head().environment)
     from tasks.serve import serve_on_ray
 
     serve_on_ray(spec)

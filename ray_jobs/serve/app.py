@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,8 +25,15 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of Prometheus' text
 CLIENT_GONE = 499  # as nginx writes it into its log; nobody receives it
 
 
-def make_app(service: Service, keys: ApiKeys, metrics: Metrics) -> FastAPI:
-    """The application. It starts the engine's thread with itself, and ends it."""
+def make_app(
+    service: Service, keys: ApiKeys, metrics: Metrics, all_numbers: Callable[[], Awaitable[bytes]] | None = None
+) -> FastAPI:
+    """The application. It starts the engine's thread with itself, and ends it.
+
+    Args:
+        metrics: counted here.
+        all_numbers: what /metrics says, where there are other replicas.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -36,6 +43,7 @@ def make_app(service: Service, keys: ApiKeys, metrics: Metrics) -> FastAPI:
 
     # The pages for reading the schema load scripts from elsewhere.
     app = FastAPI(title="Headrace", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service, app.state.metrics = service, metrics
     paths = {"/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics"}
     app.add_middleware(Guard, keys=keys, max_body_bytes=service.limits.max_body_bytes)
     app.add_middleware(Count, metrics=metrics, paths=paths)
@@ -65,15 +73,16 @@ def make_app(service: Service, keys: ApiKeys, metrics: Metrics) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
+        if service.loop.stopped:
+            raise unavailable("the engine has stopped: look at the server's log, and start it again")
         if not service.loop.warm:
             raise unavailable("the engine is starting: ask again in a while")
-        if not service.loop.alive:
-            raise unavailable("the engine has stopped: look at the server's log, and start it again")
         return {"status": "ok", "model": service.name}
 
     @app.get("/metrics")
     async def numbers() -> Response:
-        return Response(metrics.text(), media_type=METRICS_TYPE)
+        text = metrics.text() if all_numbers is None else await all_numbers()
+        return Response(text, media_type=METRICS_TYPE)
 
     return app
 

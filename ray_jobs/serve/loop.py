@@ -170,9 +170,8 @@ class EngineLoop:
             self._thread.join()
 
     @property
-    def alive(self) -> bool:
-        """Whether it answers; not before it is warm."""
-        return self.warm and self._thread.is_alive() and not self._closed
+    def stopped(self) -> bool:
+        return self._closed
 
     def submit(self, prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int = 1) -> Answers:
         """Has all prompts answered, `num_answers` times each, or none. To be called in an event loop.

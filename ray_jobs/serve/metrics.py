@@ -1,10 +1,11 @@
 """What a server counts, as Prometheus reads it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 # Seconds, from what a small model takes on a GPU to what a client waits for at most.
@@ -68,3 +69,24 @@ class _Preemptions(Collector):
         yield CounterMetricFamily(
             "headrace_preemptions", "Running answers that gave their blocks up and waited again", value=self._value()
         )
+
+
+def merged(texts: Sequence[tuple[str, bytes]]) -> bytes:
+    """What several replicas told, each figure with its replica's label. texts: a replica's name and `Metrics.text`."""
+    families: dict[str, Metric] = {}
+    for replica, text in texts:
+        for family in text_string_to_metric_families(text.decode()):
+            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                whole.samples.append(sample._replace(labels={**sample.labels, "replica": replica}))
+    registry = CollectorRegistry()
+    registry.register(_Families(list(families.values())))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: list[Metric]):
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
