@@ -22,6 +22,9 @@ from tasks.jobs import Cluster, LogStream, stop_job
 KEYS_VARIABLE = "HEADRACE_API_KEYS"
 POLL_SECONDS = 0.5
 KEEP_SECONDS = 30.0
+ERROR = "error: "
+NOISE = ("Runtime env is setting up", "Running entrypoint for job")
+"""What Ray says of every job."""
 STOP_SECONDS = 30.0
 """Until a job that was told to stop is left to itself."""
 
@@ -98,14 +101,23 @@ def _watch(
     say: Callable[[str], None],
     stop: threading.Event,
 ) -> None:
-    logs, keep_at = LogStream(client, submission, say), 0.0
+    errors: list[str] = []
+
+    def tell(line: str) -> None:
+        if line.startswith(ERROR):
+            errors.append(line.removeprefix(ERROR))
+        elif not any(noise in line for noise in NOISE):
+            say(line)
+
+    logs, keep_at = LogStream(client, submission, tell), 0.0
     while not stop.wait(POLL_SECONDS):
         logs.forward()
-        if client.get_job_status(submission).is_terminal():
+        status = client.get_job_status(submission)
+        if status.is_terminal():
             logs.forward()
-            if client.get_job_status(submission) == JobStatus.STOPPED:
+            if status == JobStatus.STOPPED:
                 return
-            raise ValueError("the server's job has ended: what it said last is why")
+            raise ValueError("".join(errors[-1:]) or "the server has ended: what it said last is why")
         if time.monotonic() >= keep_at:
             keep_at = time.monotonic() + KEEP_SECONDS
             cluster.keep()

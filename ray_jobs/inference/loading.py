@@ -90,18 +90,33 @@ def load(source: str, store: Store | None = None, device: Device = "auto", dtype
         ValueError: there is no such model, or it cannot be loaded here.
         FileNotFoundError: the run's node was collected.
     """
+    where = found(source, store)
+    if isinstance(where, Checkpoint):
+        return _from_node(where, device, dtype)
+    if isinstance(where, str):
+        return _from_transformers(where, where, device, dtype)
+    if where.suffix == ".gguf":
+        return _from_gguf(where, device, dtype)
+    return _from_transformers(str(where), where.resolve().name, device, dtype)
+
+
+def found(source: str, store: Store | None) -> Path | str | Checkpoint:
+    """Where the model is: a folder or a .gguf file, the hub under a name, or a node's checkpoint. Raises as `load` does,
+    but nothing is loaded, and the hub is not asked."""
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
-        return _from_gguf(path, device, dtype)
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}: name a .gguf file, or a folder of transformers' files")
+        return path
     if path.is_dir():
-        return _from_transformers(str(path), path.resolve().name, device, dtype)
+        return path
+    if source.startswith((".", "/", "~")):
+        raise ValueError(f"there is no folder {source}: name one with a config.json, or a .gguf file")
     if "/" in source:
-        if source.startswith((".", "/", "~")):
-            raise ValueError(f"there is no folder {source}: name one with a config.json, or a .gguf file")
-        return _from_transformers(source, source, device, dtype)
+        return source
     if store is None:
         raise ValueError(f"{source} is no folder, no .gguf file and no OWNER/NAME of the hub: name one of these")
-    return _from_node(node_of(store, source), device, dtype)
+    return node_of(store, source)
 
 
 def node_of(store: Store, source: str) -> Checkpoint:
@@ -164,8 +179,6 @@ def _from_node(checkpoint: Checkpoint, device: Device, dtype: Dtype) -> Loaded:
 
 
 def _from_gguf(path: Path, device: Device, dtype: Dtype) -> Loaded:
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: name a .gguf file, or a folder of transformers' files")
     if importlib.util.find_spec("gguf") is None:
         raise ValueError("reading GGUF needs a package that is not installed: pip install 'headrace[gguf]'")
     import transformers

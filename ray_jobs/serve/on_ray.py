@@ -10,6 +10,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from configs.serve import ReplicasSpec, ServeSpec
+from ray_jobs.checkpoint.store import open_store
+from ray_jobs.inference.loading import found
 from ray_jobs.serve.api_keys import ApiKeys, read_keys
 from ray_jobs.serve.in_process import announce
 
@@ -38,22 +40,28 @@ def serve_on_ray(spec: ServeSpec) -> None:
         raise ValueError(f"Ray Serve is not installed ({error}): pip install 'ray[serve]', or give --no-ray") from error
     import ray
 
-    keys = ApiKeys(read_keys(spec.api_keys_file))
+    keys = _keys(spec)
+    found(spec.model, None if spec.store is None else open_store(spec.store))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    ray.init(log_to_driver=True)
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
     serving = serve.status().applications
     if serving:
         raise ValueError(
             f"this cluster serves already ({', '.join(serving)}): end that `headrace serve` first, or give --no-ray"
         )
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port})
+        quiet = {"log_level": "WARNING", "enable_access_log": False}
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        http = {"host": spec.host, "port": spec.port}
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         try:
-            serve.run(application(spec), name=APPLICATION, route_prefix="/")
+            serve.run(application(spec), name=APPLICATION, route_prefix="/", logging_config=quiet)
         except RuntimeError as error:
-            raise ValueError(f"the replicas did not come up: {_reason(serve.status(), error)}") from error
+            raise ValueError(
+                f"the replicas did not come up: {_reason(serve.status(), error)} (their logs are in Ray's dashboard)"
+            ) from error
         announce(spec, spec.name or "the model", bool(keys))
         stop.wait()
         log.info("stopping")
@@ -115,7 +123,12 @@ def replica_app(spec: ServeSpec) -> "FastAPI":
         handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
         return merged(await handle.broadcast("numbers").results_async())
 
-    return make_app(service, ApiKeys(read_keys(spec.api_keys_file)), metrics, all_numbers)
+    return make_app(service, _keys(spec), metrics, all_numbers)
+
+
+def _keys(spec: ServeSpec) -> ApiKeys:
+    """Of the file only: the environment is that of whoever started the cluster."""
+    return ApiKeys([] if spec.api_keys_file is None else read_keys(spec.api_keys_file))
 
 
 def scaling(spec: ReplicasSpec) -> dict[str, Any]:
