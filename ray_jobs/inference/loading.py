@@ -101,8 +101,8 @@ def load(source: str, store: Store | None = None, device: Device = "auto", dtype
 
 
 def found(source: str, store: Store | None) -> Path | str | Checkpoint:
-    """Where the model is: a folder or a .gguf file, the hub under a name, or a node's checkpoint. Raises as `load` does,
-    but nothing is loaded, and the hub is not asked."""
+    """Where the model is: a folder or a .gguf file, the hub under a name, or a node's checkpoint. It raises as `load`
+    does, but nothing is loaded, and the hub is not asked."""
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
