@@ -210,7 +210,7 @@ def _from_transformers(
             where, dtype=dtype_of(dtype, chosen), **files, **(model_options or {})
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **files)
-    except OSError as error:  # what transformers raises for all that is not there, of the disk and the hub
+    except (OSError, ValueError) as error:  # what transformers raises for what is not there, or is no model
         raise ValueError(
             f"{where} is not a model that transformers loads: {str(error).splitlines()[0]}: name a folder with "
             "config.json, weights and tokenizer, a .gguf file, or OWNER/NAME of the hub with the network on"
