@@ -26,7 +26,7 @@ async def converse(service: Service, request: Request, asked: ChatRequest) -> Re
     param = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     room = service.room([prompt], asked.n, asked.max_completion_tokens or asked.max_tokens, param, None)
     num_top = (asked.top_logprobs or 0) if asked.logprobs else None
-    answers = service.ask([prompt], asked.spec(room, num_top), asked.n)
+    answers = service.ask([prompt], asked.spec(room, num_top), asked.n, as_written=bool(asked.stream))
     head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": service.name}
 
     def logprobs(tokens: Sequence[WrittenToken]) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ async def complete(service: Service, request: Request, asked: CompletionRequest)
     prompts = _prompts(service, asked)
     room = service.room(prompts, asked.n, asked.max_tokens, "max_tokens", DEFAULT_TOKENS)
     echoes = _echoes(service, asked, prompts)
-    answers = service.ask(prompts, asked.spec(room, asked.logprobs), asked.n)
+    answers = service.ask(prompts, asked.spec(room, asked.logprobs), asked.n, as_written=bool(asked.stream))
     head = {"id": new_id("cmpl"), "object": OBJECT, "created": int(time.time()), "model": service.name}
 
     def choice(index: int, text: str, tokens: Sequence[WrittenToken], reason: str | None) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from ray_jobs.serve.metrics import Metrics
 Reason = Literal["stop", "length"]
 WARM_UP_TOKENS = 3
 """Prompt, one token behind it, and one more."""
+EVENT_SECONDS = 0.02
+"""Between two pieces of an answer, at the least: nobody reads faster, and every piece costs time that the engine's
+thread waits for."""
 SMOOTHING = 0.1
 """Weight of the newest answer in the mean time of an answer."""
 MOST_RETRY_SECONDS = 60
@@ -74,14 +77,20 @@ class Piece:
     num_tokens: int
     """Written so far, those of a stop text included."""
 
+    def followed_by(self, other: "Piece") -> "Piece":
+        return Piece(self.index, self.text + other.text, self.tokens + other.tokens, other.reason, other.num_tokens)
+
 
 @dataclass(eq=False)
 class _Answer:
     index: int
     detokenizer: Detokenizer
     num_seen: int = 0
-    tokens: list[WrittenToken] = field(default_factory=list)
+    text: str = ""
     """Not yet told."""
+    tokens: list[WrittenToken] = field(default_factory=list)
+    """Those of the text, and of what is held back."""
+    told_at: float = 0.0
     first_at: float = 0.0
     last_at: float = 0.0
 
@@ -94,24 +103,37 @@ class Answers:
         EngineStopped: see there.
     """
 
-    def __init__(self, loop: "EngineLoop", prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int):
-        self.prompts, self.spec, self.num_answers = prompts, spec, num_answers
+    def __init__(
+        self,
+        loop: "EngineLoop",
+        prompts: Sequence[Sequence[int]],
+        spec: DecodingSpec,
+        num_answers: int,
+        as_written: bool,
+    ):
+        self.prompts, self.spec, self.num_answers, self.as_written = prompts, spec, num_answers, as_written
         self.num_left = len(prompts) * num_answers
         """Answers that are not over. Only the engine's thread changes it."""
         self.cancelled = False
         self.asked_at = time.monotonic()
         self.events = asyncio.get_running_loop()
         self._loop = loop
-        self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self._pieces: dict[int, Piece] = {}
+        """What was not taken yet: of an answer one piece, however slow the taker is."""
+        self._error: Exception | None = None
+        self._something = asyncio.Event()
         self._num_awaited = self.num_left
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while self._num_awaited:
-            piece = await self._pieces.get()
-            if isinstance(piece, Exception):
-                raise piece
-            self._num_awaited -= piece.reason is not None
-            yield piece
+            await self._something.wait()
+            self._something.clear()
+            pieces, self._pieces = self._pieces, {}
+            for piece in pieces.values():
+                self._num_awaited -= piece.reason is not None
+                yield piece
+            if self._error is not None:
+                raise self._error
 
     def cancel(self) -> None:
         """Ends what is not over. May be called at any time, and again."""
@@ -121,7 +143,12 @@ class Answers:
 
     def put(self, piece: Piece | Exception) -> None:
         """In the event loop of the asker."""
-        self._pieces.put_nowait(piece)
+        if isinstance(piece, Exception):
+            self._error = piece
+        else:
+            before = self._pieces.get(piece.index)
+            self._pieces[piece.index] = piece if before is None else before.followed_by(piece)
+        self._something.set()
 
 
 class EngineLoop:
@@ -173,14 +200,23 @@ class EngineLoop:
     def stopped(self) -> bool:
         return self._closed
 
-    def submit(self, prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int = 1) -> Answers:
+    def submit(
+        self,
+        prompts: Sequence[Sequence[int]],
+        spec: DecodingSpec,
+        num_answers: int = 1,
+        as_written: bool = True,
+    ) -> Answers:
         """Has all prompts answered, `num_answers` times each, or none. To be called in an event loop.
+
+        Args:
+            as_written: every answer comes in pieces, and not in one when it is over.
 
         Raises:
             QueueFull: too many answers are under way.
             EngineStopped: see there.
         """
-        answers = Answers(self, prompts, spec, num_answers)
+        answers = Answers(self, prompts, spec, num_answers, as_written)
         with self._lock:
             if self._closed:
                 raise EngineStopped("the engine has stopped: look at the server's log, and start it again")
@@ -278,14 +314,14 @@ class EngineLoop:
             _call(events, pieces)
 
     def _piece(self, request: Request, answers: Answers, answer: _Answer, now: float) -> Piece | None:
-        detokenizer, text = answer.detokenizer, ""
+        detokenizer = answer.detokenizer
         num_before = answer.num_seen
         for token in request.answer[answer.num_seen :]:
             place = answer.num_seen
             logprobs = request.logprobs[place] if answers.spec.logprobs is not None else None  # type: ignore[attr-defined]
             answer.tokens.append(WrittenToken(token, detokenizer.length, logprobs))
             answer.num_seen += 1
-            text += detokenizer.add(token)
+            answer.text += detokenizer.add(token)
             if detokenizer.stopped:
                 break
         if answer.num_seen > num_before:
@@ -299,17 +335,18 @@ class EngineLoop:
             self.engine.cancel(request)  # does nothing where it is over
             reason = "stop"
         elif request.reason is not None:
-            text += detokenizer.finish()
+            answer.text += detokenizer.finish()
             reason = "length" if request.reason == "length" and not detokenizer.stopped else "stop"
         if reason is not None:
             del self._answers[request]
             self._over(answers, 1)
             self._measure(answer, reason, now - answers.asked_at)
-        if not text and reason is None:
+        if reason is None and not (answers.as_written and answer.text and now - answer.told_at >= EVENT_SECONDS):
             return None
         kept = [one for one in answer.tokens if not detokenizer.stopped or one.offset < detokenizer.length]
-        answer.tokens = []
-        return Piece(answer.index, text, tuple(kept), reason, answer.num_seen)
+        piece = Piece(answer.index, answer.text, tuple(kept), reason, answer.num_seen)
+        answer.text, answer.tokens, answer.told_at = "", [], now
+        return piece
 
     def _measure(self, answer: _Answer, reason: Reason, seconds: float) -> None:
         self._answer_seconds += SMOOTHING * (seconds - self._answer_seconds)

@@ -99,10 +99,10 @@ class Service:
             if not all(0 <= token < num_tokens for token in prompt):
                 raise bad_request(f"the prompt holds a token id outside 0 … {num_tokens - 1}", "prompt")
 
-    def ask(self, prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int) -> Answers:
+    def ask(self, prompts: Sequence[Sequence[int]], spec: DecodingSpec, num_answers: int, as_written: bool) -> Answers:
         """Raises ApiError where too much is asked at once, or the engine is gone."""
         try:
-            return self.loop.submit(prompts, spec, num_answers)
+            return self.loop.submit(prompts, spec, num_answers, as_written)
         except QueueFull as error:
             raise queue_full(str(error), error.retry_seconds) from error
         except EngineStopped as error:
