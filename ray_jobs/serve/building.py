@@ -17,8 +17,6 @@ log = logging.getLogger("headrace")
 
 GPU_SHARE = 0.8
 """Of what the model leaves free; the rest is for what a step computes."""
-SCALE_BYTES = 2
-"""Of int8's scale, one a token and head."""
 
 
 def make_service(spec: ServeSpec) -> tuple[Service, Metrics]:
@@ -61,22 +59,17 @@ def num_blocks(model: "PreTrainedModel", spec: EngineSpec, kv_gb: float | None) 
     """
     import torch
 
+    from ray_jobs.inference.memory import Memory
+
+    if not hasattr(model.config, "num_key_value_heads"):
+        return spec.num_blocks  # the engine says that it does not serve such a model
     if kv_gb is not None:
         num_bytes = int(kv_gb * 2**30)
     elif model.device.type == "cuda":
         num_bytes = int(torch.cuda.mem_get_info(model.device)[0] * GPU_SHARE)
     else:
         return spec.num_blocks
-    found = num_bytes // (spec.block_size * token_bytes(model, spec.kv_dtype == "int8"))
+    found = num_bytes // (spec.block_size * Memory(model, 1, spec.block_size, spec.kv_dtype).bytes_per_token)
     if found < 2:
         raise ValueError(f"{num_bytes / 2**30:.2f} GiB hold no two blocks of keys and values: raise kv_gb")
     return found
-
-
-def token_bytes(model: "PreTrainedModel", as_int8: bool) -> int:
-    """Bytes that keys and values of a token take in all layers."""
-    config: Any = model.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    each = width + SCALE_BYTES if as_int8 else width * model.dtype.itemsize
-    return int(2 * config.num_hidden_layers * heads * each)

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 from configs.inference import EngineSpec
 from configs.serve import ChatSpec
 from ray_jobs.checkpoint.store import open_store
-from ray_jobs.inference.engine import Engine, Request
+from ray_jobs.inference.engine import Engine
 from ray_jobs.inference.loading import Loaded, load
+from ray_jobs.inference.request import Request
 from ray_jobs.serve.detokenizer import Detokenizer
 
 HELP = "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C ends the answer"

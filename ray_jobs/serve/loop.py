@@ -14,10 +14,11 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from configs.inference import DecodingSpec
-from ray_jobs.inference.engine import Engine, Request
+from ray_jobs.inference.engine import Engine
+from ray_jobs.inference.request import Request, TokenLogprobs
 from ray_jobs.serve.detokenizer import Detokenizer
 from ray_jobs.serve.metrics import Metrics
 
@@ -42,18 +43,6 @@ class QueueFull(Exception):
 
 class EngineStopped(Exception):
     """The engine's thread has ended, by its own fault or because the server stops."""
-
-
-class TokenLogprobs(Protocol):
-    """Of one written token, by the model's own distribution."""
-
-    @property
-    def token(self) -> int: ...
-    @property
-    def logprob(self) -> float: ...
-    @property
-    def top(self) -> tuple[tuple[int, float], ...]:
-        """The likeliest tokens with theirs."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +307,7 @@ class EngineLoop:
         num_before = answer.num_seen
         for token in request.answer[answer.num_seen :]:
             place = answer.num_seen
-            logprobs = request.logprobs[place] if answers.spec.logprobs is not None else None  # type: ignore[attr-defined]
+            logprobs = request.logprobs[place] if answers.spec.logprobs is not None else None
             answer.tokens.append(WrittenToken(token, detokenizer.length, logprobs))
             answer.num_seen += 1
             answer.text += detokenizer.add(token)

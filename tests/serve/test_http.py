@@ -180,6 +180,7 @@ def test_a_client_that_leaves_frees_its_blocks(tiny_model: Path) -> None:
         assert answers.labels("cancelled")._value.get() == 120
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_at_once_are_answered_or_told_to_come_back(tiny_model: Path) -> None:
     engine = EngineSpec(block_size=4, num_blocks=40, max_running=16, step_tokens=64)
     with serving(tiny_model, engine, LimitsSpec(max_queued=200)) as server:

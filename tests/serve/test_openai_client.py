@@ -1,6 +1,5 @@
 """OpenAI's own client reads what the server says."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,12 @@ from typing import Any
 import pytest
 
 from configs.inference import DecodingSpec
-from ray_jobs.inference.engine import Engine, Request
+from ray_jobs.inference.engine import Engine
 from tests.serve.tiny import Serving, serving
 
 openai = pytest.importorskip("openai", reason="needs OpenAI's client: pip install openai")
 pytestmark = pytest.mark.clients
 
-needs_logprobs = pytest.mark.xfail(
-    "logprobs" not in {field.name for field in dataclasses.fields(Request)},
-    reason="the engine keeps no log-probabilities yet",
-    strict=True,
-)
 MESSAGES: list[Any] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "the mill"}]},
@@ -82,7 +76,6 @@ def test_a_turn_ends_where_the_models_form_ends_it(server: Serving) -> None:
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in server.service.loaded.end_tokens
 
 
-@needs_logprobs
 def test_log_probabilities_are_those_of_the_models_distribution(client: Any, server: Serving) -> None:
     import torch
 
