@@ -55,14 +55,14 @@ def num_blocks(model: "PreTrainedModel", spec: EngineSpec, kv_gb: float | None) 
     """Blocks that the memory for keys and values has room for, which is given in GiB.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none, or the model has no such keys and values.
     """
     import torch
 
     from ray_jobs.inference.memory import Memory
 
     if not hasattr(model.config, "num_key_value_heads"):
-        return spec.num_blocks  # the engine says that it does not serve such a model
+        raise ValueError(f"{type(model).__name__} has no key-value heads, which the engine keeps: serve another model")
     if kv_gb is not None:
         num_bytes = int(kv_gb * 2**30)
     elif model.device.type == "cuda":
