@@ -155,6 +155,8 @@ def chat(spec: ChatSpec) -> None:
             return
         if line == "/reset":
             one.reset()
+        elif line == "/help":
+            print(HELP, file=sys.stderr)
         elif line.startswith("/"):
             print(f"{line.split()[0]} is no command: {HELP}", file=sys.stderr)
         elif line:
