@@ -218,7 +218,7 @@ def _watch(
     client: JobSubmissionClient, submission: str, request: JobRequest, cluster: Cluster, watcher: Watcher
 ) -> Manifest | None:
     """The manifest; None when the job's driver was lost without saying why."""
-    logs = _LogStream(client, submission, watcher.log)
+    logs = LogStream(client, submission, watcher.log)
     next_status = next_log = next_keep = 0.0
     while True:
         manifest = _finished(request)
@@ -275,7 +275,7 @@ def _reason(log: str, details: JobDetails) -> str:
     return f"{details.message or 'the job failed'}\n" + "\n".join(lines[-30:])
 
 
-class _LogStream:
+class LogStream:
     """Forwards what is new in a job's log, line by line."""
 
     def __init__(self, client: JobSubmissionClient, submission: str, sink: Callable[[str], None]):

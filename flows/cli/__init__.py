@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from flows.cli import audit, curve, inspect, maintain, plan, plan_compute, retract, run, scaling_study, services
+from flows.cli import (
+    audit,
+    chat,
+    curve,
+    inspect,
+    maintain,
+    plan,
+    plan_compute,
+    retract,
+    run,
+    scaling_study,
+    serve,
+    services,
+)
 
 app = typer.Typer(
     name="headrace",
@@ -28,6 +41,8 @@ app.command(epilog="Example: headrace retract --urls takedown.txt --reason 'tick
 app.command(epilog="Example: headrace verify --deep")(maintain.verify)
 app.command(epilog="Example: headrace doctor --store s3://bucket/headrace")(maintain.doctor)
 app.command(epilog="Example: headrace gc --keep-days 30 --apply")(maintain.gc)
+app.command(epilog="Example: headrace serve last --port 8000 --api-keys-file keys.txt")(serve.serve)
+app.command(epilog="Example: headrace chat last --temperature 0.7")(chat.chat)
 app.command(epilog="Example: headrace up")(services.up)
 app.command(epilog="Example: headrace down")(services.down)
 
