@@ -56,7 +56,7 @@ def test_random_requests_and_cancellations_leave_nothing_behind(loop: EngineLoop
             [chance.randrange(4, 300) for _ in range(chance.randrange(1, 40))] for _ in range(chance.choice([1, 2]))
         ]
         spec = DecodingSpec(seed=chance.randrange(99), max_new_tokens=chance.randrange(1, 40), stop=("e",))
-        await asyncio.sleep(chance.random() * 4)
+        await asyncio.sleep(chance.random())
         num_answers, as_written = chance.choice([1, 1, 3]), chance.random() < 0.5
         while True:
             try:
@@ -73,7 +73,7 @@ def test_random_requests_and_cancellations_leave_nothing_behind(loop: EngineLoop
             assert len(await texts(answers)) == len(prompts) * answers.num_answers
 
     async def ask_all() -> None:
-        await asyncio.gather(*(ask() for _ in range(120)))
+        await asyncio.gather(*(ask() for _ in range(400)))
         await idle(loop)
 
     asyncio.run(ask_all())
