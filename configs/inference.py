@@ -48,8 +48,9 @@ class DecodingSpec(Spec):
 class EngineSpec(Spec):
     """The memory and the work of a step. What is answered does not depend on it, but for the rounding of int8."""
 
-    block_size: int = Field(default=16, ge=1, le=256)
-    """Tokens of a block of keys and values."""
+    block_size: int = Field(default=16, ge=1)
+    """Tokens of a block of keys and values. As long as the longest request it is contiguous memory: each request holds
+    one piece, used or not."""
     num_blocks: int = Field(default=1024, ge=1)
     """Of the memory for keys and values."""
     kv_dtype: Literal["model", "int8"] = "model"

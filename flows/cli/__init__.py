@@ -5,6 +5,7 @@ import sys
 import typer
 
 from flows.cli import (
+    analyse,
     audit,
     chat,
     curve,
@@ -43,6 +44,7 @@ app.command(epilog="Example: headrace doctor --store s3://bucket/headrace")(main
 app.command(epilog="Example: headrace gc --keep-days 30 --apply")(maintain.gc)
 app.command(epilog="Example: headrace serve last --port 8000 --api-keys-file keys.txt")(serve.serve)
 app.command(epilog="Example: headrace chat last --temperature 0.7")(chat.chat)
+app.add_typer(analyse.app, name="analyse")
 app.command(epilog="Example: headrace up")(services.up)
 app.command(epilog="Example: headrace down")(services.down)
 

@@ -53,4 +53,4 @@ def chat(
             "decoding": decoding,
         }
     )
-    become("chat", spec.model_dump_json())
+    become("ray_jobs.serve", "chat", spec.model_dump_json())

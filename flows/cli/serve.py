@@ -83,11 +83,11 @@ def serve(
         }
     )
     if backend == "vllm":
-        become("vllm", spec.model_dump_json())
+        become("ray_jobs.serve", "vllm", spec.model_dump_json())
     if not ray:
         if most > 1:
             raise ValueError("without Ray there is one engine: leave out --replicas or --no-ray")
-        become("http", spec.model_dump_json())
+        become("ray_jobs.serve", "http", spec.model_dump_json())
     from tasks import local
     from tasks.defaults import ray_address
 
@@ -107,10 +107,10 @@ def _replicas(text: str) -> tuple[int, int]:
         raise ValueError(f"--replicas {text} is no number and no MIN:MAX, such as 1:4") from None
 
 
-def become(how: str, spec: str) -> NoReturn:
+def become(module: str, *arguments: str) -> NoReturn:
     """This process goes on as one with torch, which answers to the terminal and its signals itself."""
     # torch's and numba's threads would spin beside those that work: on two busy cores SmolLM2-135M wrote 0.7 tokens/s
     # that way, and 5.2 with threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "ray_jobs.serve", how, spec])
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

@@ -89,7 +89,7 @@ class Engine:
         Raises:
             ValueError: prompt and answer do not fit the model or the memory, or the prompt is none.
         """
-        self.check(prompt, spec)
+        self.check(prompt, spec, num_answers)
         requests = [
             Request(next(self._ids), tuple(prompt), spec.model_copy(update={"seed": spec.seed + number}))
             for number in range(num_answers)
@@ -98,7 +98,7 @@ class Engine:
         self.waiting.append(requests[0])
         return requests
 
-    def check(self, prompt: Sequence[int], spec: DecodingSpec) -> None:
+    def check(self, prompt: Sequence[int], spec: DecodingSpec, num_answers: int = 1) -> None:
         """Raises what `add` would."""
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token, such as the one that begins a text")
@@ -110,8 +110,8 @@ class Engine:
                 f"a prompt of {len(prompt)} tokens and an answer of up to {spec.max_new_tokens} are more than the "
                 f"model's context of {self.context}: shorten the prompt, or lower max_new_tokens"
             )
-        # One more: a shared last block is copied.
-        if self.blocks.blocks_for(length) + 1 > self.blocks.num_blocks:
+        copied = self.blocks.keeps or num_answers > 1  # a shared last block
+        if self.blocks.blocks_for(length) + copied > self.blocks.num_blocks:
             raise ValueError(
                 f"{length} tokens do not fit {self.blocks.num_blocks} blocks of {self.blocks.block_size}: raise "
                 "num_blocks, or lower max_new_tokens"
@@ -247,6 +247,8 @@ class Engine:
         the step's tokens."""
         found: list[tuple[Request, Stretch]] = []
         rows = len(self.running)
+        # Left for those that run, lest they are preempted at once.
+        kept = sum(self.blocks.needed(request.table, self._soon(request)) for request in self.running)
         for request in self.waiting:
             new_rows = 1 + len(request.siblings)
             if room <= 0 or (rows + new_rows > self.spec.max_running and rows > 0):
@@ -255,8 +257,7 @@ class Engine:
             if not request.table.blocks:
                 request.table = self.blocks.begin(tokens)
             count = min(room, len(tokens) - request.table.length)
-            # A block is left for each that runs, lest it is preempted in the next step.
-            if self.blocks.needed(request.table, count) + len(self.running) > self.blocks.num_available and rows > 0:
+            if self.blocks.needed(request.table, count) + kept > self.blocks.num_available and rows > 0:
                 break
             while self.blocks.needed(request.table, count) > self.blocks.num_available:
                 if found or not self._give_up_begun_prompt(but=request):
@@ -270,6 +271,10 @@ class Engine:
             room -= count
             rows += new_rows
         return found
+
+    def _soon(self, request: Request) -> int:
+        """Tokens that it may write in the next steps."""
+        return min(STEPS_AHEAD, request.spec.max_new_tokens - len(request.answer))
 
     def _entries(self, decoded: list[_Writing]) -> list[tuple[Table, list[int]]]:
         """Of each running request its last token, and what is proposed behind it."""

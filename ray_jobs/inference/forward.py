@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_jobs.inference.attention import Step, computing, use_paged_attention
+from ray_jobs.inference.attention import Step, computing
 from ray_jobs.inference.fused import FusedDecoder, can_fuse
 from ray_jobs.inference.memory import Memory
 
@@ -57,16 +57,15 @@ class Forward:
     ):
         """
         Args:
-            model: of transformers; its attention is replaced.
+            model: of transformers, which attends over blocks.
             memory: for keys and values.
             num_tokens: of the vocabulary, without the embedding's padding.
             compiled: whether decoding is compiled and replayed; None: on a GPU.
             widest: blocks of the longest table, for graphs.
 
         Raises:
-            ValueError: the model is not one that can be served so, or compiling was asked for without a GPU.
+            ValueError: compiling was asked for without a GPU.
         """
-        use_paged_attention(model)
         on_gpu = model.device.type == "cuda"
         if compiled and not on_gpu:
             raise ValueError("decoding is compiled into CUDA graphs, and there is no GPU here: leave `compiled` out")

@@ -5,6 +5,8 @@ torch has no such kernel for CPUs; gathering the blocks first would copy the who
 Shapes: R rows, H heads, G key-value heads, B blocks of the longest table, S slots, D width of a head.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +36,9 @@ def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Ten
         key_scales = value_scales = np.ones((0, 0), np.float32)
     else:
         key_scales, value_scales = memory.key_scales[layer].numpy(), memory.value_scales[layer].numpy()
-    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    numba.set_num_threads(most if int(step.lengths_R.sum()) * q_RHD[0].numel() > ONE_THREAD_UP_TO else 1)
     result = np.empty(q_RHD.shape, np.float32)
-    _kernel(q_RHD.shape[1] // memory.keys[layer].shape[1], q_RHD.shape[2])(
+    kernel = _kernel(q_RHD.shape[1] // memory.keys[layer].shape[1], q_RHD.shape[2])
+    arguments = (
         np.ascontiguousarray(q_RHD.float().numpy()) * np.float32(scaling),
         _as_numpy(memory.keys[layer]),
         _as_numpy(memory.values[layer]),
@@ -49,6 +50,15 @@ def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Ten
         memory.block_size,
         result,
     )
+    products = np.cumsum(arguments[7]) * q_RHD[0].numel()
+    threads = min(torch.get_num_threads(), len(q_RHD)) if products[-1] > ONE_THREAD_UP_TO else 1
+    # Each thread has rows of about as many products as the others.
+    ends = np.searchsorted(products, products[-1] * np.arange(1, threads + 1) / threads, side="left") + 1
+    shares = [(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True) if first < last]
+    others = [_threads().submit(kernel, first, last, *arguments) for first, last in shares[1:]]
+    kernel(*shares[0], *arguments)
+    for other in others:
+        other.result()
     out_RHD.copy_(torch.from_numpy(result))
 
 
@@ -58,16 +68,33 @@ def _as_numpy(cells_SGD: Tensor) -> np.ndarray:
 
 
 @cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that sleep: numba's own would spin beside torch's, and on two cores keep each other from working."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="attention")
+
+
+@cache
 def _kernel(group: int, width: int) -> Any:
     """Compiled for heads of one width, `group` to a key-value head: as constants they make it several times faster."""
 
-    @numba.njit(parallel=True, fastmath=True, cache=True)
+    @numba.njit(nogil=True, fastmath=True, cache=True)
     def attend(  # type: ignore[no-untyped-def]
-        q_RHD, keys_SGD, values_SGD, is_bf16, key_scales_SG, value_scales_SG, tables_RB, lengths_R, block_size, out_RHD
+        first_row,
+        last_row,
+        q_RHD,
+        keys_SGD,
+        values_SGD,
+        is_bf16,
+        key_scales_SG,
+        value_scales_SG,
+        tables_RB,
+        lengths_R,
+        block_size,
+        out_RHD,
     ):
         num_groups = keys_SGD.shape[1]
         has_scales = len(key_scales_SG) > 0
-        for task in numba.prange(len(q_RHD) * num_groups):
+        for task in range(first_row * num_groups, last_row * num_groups):
             row, g = task // num_groups, task % num_groups
             length = lengths_R[row]
             q_hD = np.empty((group, width), np.float32)

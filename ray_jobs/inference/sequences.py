@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.inference import EngineSpec
-from ray_jobs.inference.attention import Step, Stretch
+from ray_jobs.inference.attention import Step, Stretch, use_paged_attention
 from ray_jobs.inference.blocks import Blocks, Table
 from ray_jobs.inference.forward import Decoded, Forward
 from ray_jobs.inference.memory import Memory
@@ -31,6 +31,7 @@ class Sequences:
         Raises:
             ValueError: the model is not one that can be served so.
         """
+        use_paged_attention(model)
         self.num_tokens, self.context = num_tokens, context_of(model)
         self.blocks = Blocks(spec.num_blocks, spec.block_size, keeps=spec.prefix_cache)
         self.memory = Memory(model, spec.num_blocks, spec.block_size, spec.kv_dtype)
