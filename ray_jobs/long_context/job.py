@@ -2,7 +2,7 @@
 
     cells     a shard for every model, method and length: losses.parquet, nats and tokens by text and stretch of
               positions, and passkeys.parquet, the answer to every prompt
-    results   one shard: results.json, with curves, passkeys and breaks
+    results   one shard: comparison.json, with curves, passkeys and breaks
 
 A method stretches by as much as a text is longer than the training length, so the text of each length is read by
 another model, which is also told apart by what it costs at the beginning of the text.
@@ -85,7 +85,7 @@ def run(spec: LongContextSpec, inputs: dict[str, Checkpoint], output: NodeOutput
 
 def models_of(inputs: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
     """The models by the names that the recipe gives them; the only one is called `model`."""
-    return {slot.partition(".")[2] or MODEL: inputs[slot] for slot in inputs if slot.partition(".")[0] == MODEL}
+    return {slot.partition(".")[2] or MODEL: inputs[slot] for slot in sorted(inputs) if slot.partition(".")[0] == MODEL}
 
 
 def check_same_tokenizer(inputs: dict[str, Checkpoint]) -> None:

@@ -19,6 +19,7 @@ from ray_jobs.long_context.passkey import outcome
 from ray_jobs.long_context.texts import Texts
 from ray_jobs.model.scoring import bootstrap_draws
 
+COMPARISON = "comparison.json"
 Draws = npt.NDArray[np.int64] | None
 
 
@@ -44,7 +45,7 @@ def read_cell(shard: dict[str, Any], files: Sequence[OutputFile], output: NodeOu
 
 
 def compare(cells: Sequence[Cell], spec: LongContextSpec, training_length: int, texts: Texts) -> ShardOutput:
-    """results.json, and the figures of the manifest."""
+    """comparison.json, and the figures of the manifest."""
     draws_ST = bootstrap_draws(len(texts.tokens_TL), spec.bootstrap_samples, spec.seed)
     trained = {cell.model: cell.sums for cell in cells if cell.method == TRAINED}
     told = [_told(cell, trained[cell.model], spec, training_length, draws_ST) for cell in cells]
@@ -62,7 +63,7 @@ def compare(cells: Sequence[Cell], spec: LongContextSpec, training_length: int, 
         "cells": told,
     }
     data = (json.dumps(results, indent=1) + "\n").encode()
-    return ShardOutput({"results.json": File(data)}, counters, {"metrics": metrics_of(told)})
+    return ShardOutput({COMPARISON: File(data)}, counters, {"metrics": metrics_of(told)})
 
 
 def _of_texts(texts: Texts, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Long context: the loss by position of each method, the passkey, and where each breaks."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from configs.long_context import LABELS, TRAINED
+from ray_jobs.report.charts import Mark, Series, line_chart
+from ray_jobs.report.documents import Figure
+from ray_jobs.report.figures import count
+from ray_jobs.report.nodes import Node, Nodes
+from ray_jobs.report.page import Section
+from ray_jobs.report.svg import element, titled
+
+COMPARISON = "comparison.json"
+METHOD_STYLES = dict(zip(LABELS, ("a", "c", "b", "d", "e", "f"), strict=True))
+MODEL_STYLES = ("a", "g", "c", "d", "e", "f")
+LABEL_WIDTH, CELL_WIDTH, CELL_HEIGHT, LENGTH_GAP, HEADER = 150, 36, 22, 14, 40
+LETTER_WIDTH = 7.0
+
+
+@dataclass(frozen=True)
+class LongContextView:
+    node: Node
+    facts: list[tuple[str, str]]
+    sentences: list[str]
+    figures: list[Figure]
+    lengths: list[int]
+    rows: list[dict[str, Any]]
+    """A model and method each, with `cells` by length: None where the method does nothing."""
+    grid: Markup | None
+    chance: float | None
+
+
+def long_context_section(nodes: Nodes) -> Section | None:
+    views = [_view(node) for node in nodes.of_kind("long-context")]
+    if not views:
+        return None
+    names = tuple(view.node.name for view in views)
+    return Section("long-context", "Long context", "long_context.html", {"views": views}, names)
+
+
+def _view(node: Node) -> LongContextView:
+    found = json.loads(node.checkpoint.read(node.checkpoint.file(COMPARISON)))
+    cells, training_length, texts = found["cells"], found["training_length"], found["texts"]
+    longest = [cell for cell in cells if cell["length"] == texts["length"]]
+    lengths = sorted({cell["length"] for cell in cells})
+    names = list(dict.fromkeys((cell["model"], cell["method"]) for cell in cells))
+    at = {(cell["model"], cell["method"], cell["length"]): cell for cell in cells}
+    rows = [
+        {"label": label_of(*name), "cells": [at.get((*name, length)) for length in lengths]}
+        for name in names
+        if any((*name, length) in at for length in lengths)
+    ]
+    facts = [
+        ("training length", f"{count(training_length)} tokens"),
+        ("texts", f"{count(texts['number'])} of {count(texts['length'])} tokens"),
+        ("cut from held-out documents", count(texts["documents"])),
+        ("tokens a document", f"{texts['tokens_a_document']:,.0f}"),
+        ("of its own document before a token", f"{texts['own_context'][-1]:,.0f} tokens, at a text's end"),
+        ("a method breaks above", f"+{found['margin']:g} nats a token"),
+    ]
+    return LongContextView(
+        node=node,
+        facts=facts,
+        sentences=[sentence(cell, training_length) for cell in longest],
+        figures=figures_of(longest, training_length),
+        lengths=lengths,
+        rows=rows,
+        grid=passkey_grid(cells),
+        chance=found["chance"],
+    )
+
+
+def label_of(model: str, method: str) -> str:
+    return f"{model} {LABELS[method]}"
+
+
+def sentence(cell: dict[str, Any], training_length: int) -> str:
+    """Where it breaks, as far as these texts show."""
+    what = label_of(cell["model"], cell["method"])
+    if cell["method"] != TRAINED:
+        what += f" × {cell['factor']:g}"
+    broken = cell["break"]
+    if broken is None:
+        above = cell["end_loss"]["value"] - cell["reference"]["value"]
+        return f"{what} does not break within {count(cell['length'])} tokens; at their end {above:+.2f} nats a token"
+    where = f"{what} breaks at tokens {count(broken['begin'] + 1)}–{count(broken['end'])}"
+    if broken["end"] <= training_length:
+        where += ", within the training length"
+    excess = broken["excess"]
+    return f"{where}: {excess['value']:+.2f} nats a token{_interval(excess)}"
+
+
+def _interval(loss: dict[str, Any]) -> str:
+    return "" if loss["low"] is None else f" ({loss['low']:.2f}–{loss['high']:.2f})"
+
+
+def figures_of(longest: list[dict[str, Any]], training_length: int) -> list[Figure]:
+    """The models as trained in one chart, and for each that was stretched its methods in one."""
+    marks = [Mark(training_length, f"training length {count(training_length)}")]
+    trained = [cell for cell in longest if cell["method"] == TRAINED]
+    note = "held-out nats a token; the dashed line is the training length"
+    lines = [_line(cell, cell["model"], MODEL_STYLES[place % len(MODEL_STYLES)]) for place, cell in enumerate(trained)]
+    figures = [Figure("Loss by position, as trained", note, line_chart(lines, "position", "nats a token", marks=marks))]
+    for model in dict.fromkeys(cell["model"] for cell in longest):
+        own = [cell for cell in longest if cell["model"] == model]
+        if len(own) > 1:
+            lines = [_line(cell, LABELS[cell["method"]], METHOD_STYLES[cell["method"]]) for cell in own]
+            chart = line_chart(lines, "position", "nats a token", marks=marks)
+            figures.append(Figure(f"Loss by position, {model} × {own[0]['factor']:g}", note, chart))
+    return figures
+
+
+def _line(cell: dict[str, Any], name: str, style: str) -> Series:
+    points = [((each["begin"] + each["end"]) / 2, each["value"]) for each in cell["curve"]]
+    return Series(name, points, style)
+
+
+def passkey_grid(cells: list[dict[str, Any]]) -> Markup | None:
+    """A row for each model and method, a column for each depth at each length: how often the right number is first."""
+    asked = [cell for cell in cells if cell["passkey_by_depth"]]
+    if not asked:
+        return None
+    lengths = sorted({cell["length"] for cell in asked})
+    depths = sorted({each["depth"] for cell in asked for each in cell["passkey_by_depth"]})
+    names = list(dict.fromkeys(label_of(cell["model"], cell["method"]) for cell in asked))
+    label_width = max(LABEL_WIDTH, LETTER_WIDTH * max(map(len, names)))
+    group = len(depths) * CELL_WIDTH + LENGTH_GAP
+    drawn = []
+    for place, length in enumerate(lengths):
+        left = label_width + place * group
+        middle = left + len(depths) * CELL_WIDTH / 2
+        drawn.append(element("text", f"{count(length)} tokens", x=middle, y=14, class_="middle"))
+        for column, depth in enumerate(depths):
+            x = left + (column + 0.5) * CELL_WIDTH
+            drawn.append(element("text", f"{depth:g}", x=x, y=HEADER - 7, class_="middle"))
+    for row, name in enumerate(names):
+        y = HEADER + row * CELL_HEIGHT
+        drawn.append(element("text", name, x=0, y=y + 15))
+    for cell in asked:
+        name = label_of(cell["model"], cell["method"])
+        y = HEADER + names.index(name) * CELL_HEIGHT
+        for each in cell["passkey_by_depth"]:
+            x = label_width + lengths.index(cell["length"]) * group + depths.index(each["depth"]) * CELL_WIDTH
+            share = each["first"]
+            title = (
+                f"{name}, {count(cell['length'])} tokens, depth {each['depth']:g}: the right number is the likeliest "
+                f"in {share * each['trials']:.0f} of {each['trials']}, and written in {each['written']:.0%}"
+            )
+            size = {"width": CELL_WIDTH - 2, "height": CELL_HEIGHT - 2, "rx": 2}
+            shade = 0.08 + 0.72 * share
+            drawn.append(titled("rect", title, x=x + 1, y=y + 1, **size, class_="fill a", fill_opacity=shade))
+            drawn.append(element("text", f"{share:.0%}", x=x + CELL_WIDTH / 2, y=y + 15.5, class_="middle cell"))
+    width = label_width + len(lengths) * group - LENGTH_GAP
+    return element(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 {width:.0f} {HEADER + len(names) * CELL_HEIGHT}",
+        width=width,
+        class_="passkeys",
+        role="img",
+        aria_label="share of passkeys found, by method, length and depth",
+    )
