@@ -7,9 +7,12 @@ from pydantic import Field, model_validator
 from configs.base import Spec
 
 TRAINED: Final = "trained"
+CUT: Final = "cut"
+"""As trained, with no more than a training length of each text in sight: what all methods are compared with."""
 Method = Literal["trained", "linear", "ntk", "dynamic", "yarn", "llama3"]
 
 LABELS: dict[str, str] = {
+    CUT: "cut",
     TRAINED: "as trained",
     "linear": "PI",
     "ntk": "NTK-aware",
@@ -49,7 +52,7 @@ class LongContextSpec(Spec):
     """trained: positions go on as in training. The others stretch rotary positions by as much as the text is longer
     than the training length (configs/model.py tells what each does), and are the same as `trained` within it."""
     lengths: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(1.0, 2.0, 4.0), min_length=1)
-    """Of texts, in training lengths."""
+    """Of texts, in training lengths; whole numbers of the stretches that `buckets` cuts one into."""
     training_length: int | None = Field(default=None, ge=8)
     """Tokens of a training sequence; None takes what the models' pretrain nodes say."""
     buckets: int = Field(default=4, ge=1)
@@ -61,21 +64,26 @@ class LongContextSpec(Spec):
     batch: int = Field(default=8, ge=1)
     """Texts computed at once."""
     margin: float = Field(default=0.1, gt=0)
-    """Nats a token. A method breaks at the first positions whose loss is more than this above that of the model as
-    trained: at the same positions within the training length, at its last ones beyond it."""
+    """Nats a token. A method breaks at the first stretch of positions whose loss is more than this above that of the
+    model as trained on the same tokens, with no more than a training length of them in sight."""
     bootstrap_samples: int = Field(default=1000, ge=0)
-    """Resamplings of texts behind 95% intervals, whose lower end must be above the margin; 0 goes without."""
+    """Resamplings of texts behind 95% intervals, whose lower end must be above the margin; 0 goes by values alone."""
     passkey: PasskeySpec = Field(default_factory=PasskeySpec)
     """The passkey."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the bootstrap."""
 
     @model_validator(mode="after")
-    def _lists_have_no_copies(self) -> Self:
+    def _lists_are_sound(self) -> Self:
         for name in ("methods", "lengths"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names one twice: leave it out")
+        for length in self.lengths:
+            if abs(length * self.buckets - round(length * self.buckets)) > 1e-9:
+                raise ValueError(
+                    f"lengths has {length:g}, which is no whole number of 1/{self.buckets}: change buckets"
+                )
         if TRAINED not in self.methods:
-            raise ValueError(f"methods leaves out {TRAINED}, which the others are compared with: add it")
+            raise ValueError(f"methods leaves out {TRAINED}, which stands beside the others: add it")
         return self

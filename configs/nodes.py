@@ -136,7 +136,7 @@ KINDS = (
         LongContextSpec,
         "ray_jobs.long_context.job:run",
         {MODEL: "pretrain", "tokens": "tokens", "tokenizer": "tokenizer"},
-        ONE_PROCESS,
+        Resources(shards_per_task=1),
         several=frozenset({MODEL}),
     ),
     NodeKind(

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoConfig
 
 from configs.base import Resources
-from configs.long_context import TRAINED, LongContextSpec
+from configs.long_context import CUT, TRAINED, LongContextSpec
 from configs.pretrain import PretrainSpec
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.shards import Outcome, ShardOutput, parquet_file
@@ -127,6 +127,7 @@ def training_length_of(spec: LongContextSpec, models: dict[str, Checkpoint], con
 
 def cells_of(spec: LongContextSpec, configs: dict[str, Any], training_length: int) -> list[dict[str, Any]]:
     """Every model, method and length; a method that stretches is left out within the training length, and for ALiBi.
+    Each model is measured once with no more than a training length in sight, which all else is compared with.
 
     Raises:
         ValueError: a model counts positions in no known way, or is stretched already, or no model can be stretched.
@@ -140,14 +141,15 @@ def cells_of(spec: LongContextSpec, configs: dict[str, Any], training_length: in
         )
     found = []
     for name, config in configs.items():
-        methods = spec.methods if kinds[name] == "rotary" else (TRAINED,)
+        methods: tuple[str, ...] = spec.methods if kinds[name] == "rotary" else (TRAINED,)
         if set(methods) - {TRAINED}:
             check_stretchable(config)
+        cells: list[tuple[str, float]] = [(CUT, max(spec.lengths))]
         for method in methods:
-            for factor in sorted(spec.lengths):
-                if factor > 1 or method == TRAINED:
-                    length = round(factor * training_length)
-                    found.append({"model": name, "method": method, "factor": factor, "length": length})
+            cells += [(method, factor) for factor in sorted(spec.lengths) if factor > 1 or method == TRAINED]
+        for method, factor in cells:
+            length = edges_of(factor, training_length, spec.buckets)[-1]
+            found.append({"model": name, "method": method, "factor": factor, "length": length})
     return found
 
 
@@ -209,12 +211,13 @@ def measure(shard: dict[str, Any], context: Context) -> ShardOutput:
     with tempfile.TemporaryDirectory() as folder:
         link_model(context.models[shard["model"]], Path(folder))
         model, _ = load_model(Path(folder))
-    if shard["method"] != TRAINED:
+    if shard["method"] not in (TRAINED, CUT):
         stretch(model, shard["method"], shard["factor"], context.training_length)
-    edges = edges_of(shard["length"], context.training_length, spec.buckets)
-    nlls_TL = text_nlls(model, texts.tokens_TL, edges, spec.batch, context.num_tokens, texts.end_of_text)
+    edges = edges_of(shard["factor"], context.training_length, spec.buckets)
+    window = context.training_length if shard["method"] == CUT else None
+    nlls_TL = text_nlls(model, texts.tokens_TL, edges, spec.batch, context.num_tokens, texts.end_of_text, window)
     sums = Sums.of(nlls_TL, texts.tokens_TL[:, 1 : shard["length"] + 1], edges, texts.end_of_text)
-    asked = _ask(model, shard["length"], context)
+    asked = None if window else _ask(model, shard["length"], context)
     files = {"losses.parquet": parquet_file(sums.to_table())}
     if asked is not None:
         files["passkeys.parquet"] = parquet_file(asked)
@@ -228,7 +231,8 @@ def _ask(model: Any, length: int, context: Context) -> pa.Table | None:
     if passkeys is None or length < passkeys.shortest:
         return None
     texts_TL = context.texts.tokens_TL
-    places = [(depth, trial) for depth in context.spec.passkey.depths for trial in range(len(passkeys.trials))]
+    depths = context.spec.passkey.depths
+    places = [(depths[trial % len(depths)], trial) for trial in range(len(passkeys.trials))]
     prompts_PL = np.stack(
         [passkeys.prompt(trial, texts_TL[trial % len(texts_TL)], length, depth) for depth, trial in places]
     )

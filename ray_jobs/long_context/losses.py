@@ -1,8 +1,12 @@
 """The loss by position, and where a method breaks.
 
+What a method is compared with is the same model, as trained, on the same tokens with no more than a training length of
+them in sight: reading more than that should not make it worse.
+
 Shapes: T texts, K stretches of positions, L tokens of a text, B texts of a batch, S resamplings, H hidden.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,22 +26,40 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
-def spans_of(model: "PreTrainedModel", edges: Sequence[int]) -> list[tuple[int, int]]:
-    """Which positions one forward pass over all that stands before them scores: (begin, end).
+@dataclass(frozen=True)
+class Span:
+    """One forward pass over the tokens from `first` to `end`, which scores those from `begin` on."""
 
-    One pass scores a whole text, but where frequencies depend on its length: with dynamic scaling each stretch beyond
-    the original context is scored as the end of a text, as it would be when that is read.
+    first: int
+    begin: int
+    end: int
+
+
+def spans_of(model: "PreTrainedModel", edges: Sequence[int], window: int | None = None) -> list[Span]:
+    """The passes that score a text.
+
+    One does, but where frequencies depend on the length: with dynamic scaling each stretch beyond the original context
+    is scored as the end of a text, as it would be when that is read. With a `window`, which is one of the edges or
+    beyond the last, each stretch is scored as the end of so many tokens, and sees none before them.
     """
-    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") != "dynamic":
-        return [(0, edges[-1])]
-    original = model.config.max_position_embeddings
-    later = [edge for edge in edges if edge > original]
-    return list(zip([0, min(original, edges[-1]), *later], [min(original, edges[-1]), *later], strict=False))
+    dynamic = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "dynamic"
+    if window is None and not dynamic:
+        return [Span(0, 0, edges[-1])]
+    once = min(window or model.config.max_position_embeddings, edges[-1])
+    ends = [once, *(edge for edge in edges if edge > once)]
+    later = [Span(end - window if window else 0, begin, end) for begin, end in itertools.pairwise(ends)]
+    return [Span(0, 0, once), *later]
 
 
 @torch.inference_mode()
 def text_nlls(
-    model: "PreTrainedModel", tokens_TL: Ids, edges: Sequence[int], batch: int, num_real: int, end_of_text: int
+    model: "PreTrainedModel",
+    tokens_TL: Ids,
+    edges: Sequence[int],
+    batch: int,
+    num_real: int,
+    end_of_text: int,
+    window: int | None = None,
 ) -> Floats:
     """−log p in nats of every token but the first, given all before it: [T, L − 1]; 0 for an end of text, which is not
     scored.
@@ -47,18 +69,21 @@ def text_nlls(
         edges: of the stretches of positions, the last the number of targets.
         batch: texts computed at once.
         num_real: tokens of the vocabulary, without the embedding's padding.
+        end_of_text: the token that is context alone.
+        window: tokens that are seen at most; None is all.
     """
     weight_VH = model.get_output_embeddings().weight
     found_TL = np.zeros((tokens_TL.shape[0], edges[-1]))
-    for begin, end in spans_of(model, edges):
-        set_text_length(model, end)
+    for span in spans_of(model, edges, window):
+        set_text_length(model, span.end - span.first)
         for first in range(0, len(tokens_TL), batch):
-            tokens_BL = torch.from_numpy(tokens_TL[first : first + batch, : end + 1]).to(model.device)
-            hidden_BLH = model.base_model(tokens_BL[:, :-1], use_cache=False).last_hidden_state[:, begin:]
-            targets_BL = tokens_BL[:, begin + 1 :]
+            tokens_BL = torch.from_numpy(tokens_TL[first : first + batch, span.first : span.end + 1]).to(model.device)
+            hidden_BLH = model.base_model(tokens_BL[:, :-1], use_cache=False).last_hidden_state
+            hidden_BLH = hidden_BLH[:, span.begin - span.first :]
+            targets_BL = tokens_BL[:, span.begin - span.first + 1 :]
             targets_BL = targets_BL.masked_fill(targets_BL == end_of_text, IGNORED)
             nll_N = token_nlls(hidden_BLH.flatten(0, 1), weight_VH, targets_BL.flatten(), num_real)
-            found_TL[first : first + batch, begin:end] = nll_N.view_as(targets_BL).double().cpu().numpy()
+            found_TL[first : first + batch, span.begin : span.end] = nll_N.view_as(targets_BL).double().cpu().numpy()
     return found_TL
 
 
@@ -98,10 +123,6 @@ class Sums:
         nats, tokens = (rows[name].astype(np.float64).reshape(num_texts, -1) for name in ("nats", "tokens"))
         return cls((0, *ends), nats, tokens)
 
-    def within(self, length: int) -> int:
-        """How many stretches end by `length`."""
-        return sum(edge <= length for edge in self.edges[1:])
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -134,38 +155,22 @@ def _interval(value: Floats, resampled_S: Floats | None) -> Loss:
     return Loss(float(value), float(low), float(high))
 
 
-@dataclass(frozen=True)
-class Break:
-    """The first stretch of positions at which a method is worse than the model was within its training length."""
+def excess_of(sums: Sums, cut: Sums, stretch: int, draws_ST: npt.NDArray[np.int64] | None) -> Loss:
+    """How much worse a stretch is than the same tokens read with `cut`'s context, with the interval of the difference:
+    both are of the same texts, so that how hard a text is does not blur it."""
+    assert sums.edges == cut.edges[: len(sums.edges)]
+    sides = [(side.nats_TK[:, stretch], side.tokens_TK[:, stretch]) for side in (sums, cut)]
+    (value, known), (resampled, known_resampled) = (
+        [_mean(nats_T.sum(), tokens_T.sum()) for nats_T, tokens_T in sides],
+        [_resampled(nats_T, tokens_T, draws_ST) for nats_T, tokens_T in sides],
+    )
+    differences = None if resampled is None or known_resampled is None else resampled - known_resampled
+    return _interval(value - known, differences)
 
-    begin: int
-    end: int
-    excess: Loss
-    """Nats a token above it, with the interval of the difference over the same texts."""
 
-
-def first_break(
-    sums: Sums, trained: Sums, training_length: int, margin: float, draws_ST: npt.NDArray[np.int64] | None
-) -> Break | None:
-    """Where the loss is more than `margin` above that of the model as trained, beyond chance; None where nowhere.
-
-    Args:
-        sums: of the method.
-        trained: of the same model as trained, on the same texts. Within the training length its same stretch is
-            compared with, beyond it its last stretch within.
-        margin: nats a token.
-        draws_ST: resamplings of texts; None goes by the values alone.
-    """
-    known = trained.within(training_length)
-    assert known > 0 and sums.edges[:known] == trained.edges[:known]
-    for stretch, (begin, end) in enumerate(zip(sums.edges, sums.edges[1:], strict=False)):
-        sides = []
-        for side, place in ((sums, stretch), (trained, min(stretch, known - 1))):
-            nats_T, tokens_T = side.nats_TK[:, place], side.tokens_TK[:, place]
-            sides.append((_mean(nats_T.sum(), tokens_T.sum()), _resampled(nats_T, tokens_T, draws_ST)))
-        (value, resampled), (known_value, known_resampled) = sides
-        differences = None if resampled is None or known_resampled is None else resampled - known_resampled
-        excess = _interval(value - known_value, differences)
+def first_break(excesses: Sequence[Loss], margin: float) -> int | None:
+    """The first stretch that is worse by more than the margin, beyond chance; None where none is."""
+    for stretch, excess in enumerate(excesses):
         if (excess.value if excess.low is None else excess.low) > margin:
-            return Break(begin, end, excess)
+            return stretch
     return None

@@ -73,7 +73,7 @@ def draw_passkeys(spec: PasskeySpec, encoder: Encoder) -> Passkeys:
         ValueError: there are too few numbers of so many digits.
     """
     question = encoder.encode(QUESTION)
-    number = spec.num_trials * (spec.num_distractors + 1)
+    number = spec.num_trials * len(spec.depths) * (spec.num_distractors + 1)
     generator = np.random.Generator(np.random.PCG64(spec.seed))
     low, high = 10 ** (spec.num_digits - 1), 10**spec.num_digits
     drawn = list(dict.fromkeys(generator.integers(low, high, size=NUM_POOL * number).tolist()))
@@ -82,8 +82,9 @@ def draw_passkeys(spec: PasskeySpec, encoder: Encoder) -> Passkeys:
     keys = [key for key in drawn if len(encoded[key]) == commonest]
     if len(keys) < number:
         raise ValueError(
-            f"passkey: {spec.num_trials} trials with {spec.num_distractors} distractors take {number} numbers, and "
-            f"of {spec.num_digits} digits there are {len(keys)} of one length in tokens: raise passkey.num_digits"
+            f"passkey: {spec.num_trials} trials at {len(spec.depths)} depths with {spec.num_distractors} distractors "
+            f"take {number} numbers, and of {spec.num_digits} digits there are {len(keys)} of one length in tokens: "
+            "raise passkey.num_digits"
         )
     trials = []
     for first in range(0, number, spec.num_distractors + 1):

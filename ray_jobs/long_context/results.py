@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from configs.long_context import LABELS, TRAINED, LongContextSpec
+from configs.long_context import CUT, LABELS, TRAINED, LongContextSpec
 from ray_jobs.checkpoint.shards import File, OutputFile, ShardOutput
 from ray_jobs.cluster.output import NodeOutput
-from ray_jobs.long_context.losses import Break, Loss, Sums, first_break, loss_of
+from ray_jobs.long_context.losses import Loss, Sums, excess_of, first_break, loss_of
 from ray_jobs.long_context.passkey import outcome
 from ray_jobs.long_context.texts import Texts
 from ray_jobs.model.scoring import bootstrap_draws
@@ -47,8 +47,8 @@ def read_cell(shard: dict[str, Any], files: Sequence[OutputFile], output: NodeOu
 def compare(cells: Sequence[Cell], spec: LongContextSpec, training_length: int, texts: Texts) -> ShardOutput:
     """comparison.json, and the figures of the manifest."""
     draws_ST = bootstrap_draws(len(texts.tokens_TL), spec.bootstrap_samples, spec.seed)
-    trained = {cell.model: cell.sums for cell in cells if cell.method == TRAINED}
-    told = [_told(cell, trained[cell.model], spec, training_length, draws_ST) for cell in cells]
+    cut = {cell.model: cell.sums for cell in cells if cell.method == CUT}
+    told = [_told(cell, cut[cell.model], spec, draws_ST) for cell in cells]
     counters = {
         "cells": len(cells),
         "texts": len(texts.tokens_TL),
@@ -80,10 +80,11 @@ def _of_texts(texts: Texts, cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def _told(cell: Cell, trained: Sums, spec: LongContextSpec, training_length: int, draws_ST: Draws) -> dict[str, Any]:
-    sums, last = cell.sums, len(cell.sums.edges) - 2
-    ends = trained.within(training_length)
-    broken = first_break(sums, trained, training_length, spec.margin, draws_ST)
+def _told(cell: Cell, cut: Sums, spec: LongContextSpec, draws_ST: Draws) -> dict[str, Any]:
+    sums, stretches = cell.sums, list(itertools.pairwise(cell.sums.edges))
+    losses = [loss_of(sums, slice(place, place + 1), draws_ST) for place in range(len(stretches))]
+    excesses = [excess_of(sums, cut, place, draws_ST) for place in range(len(stretches))]
+    broken = first_break(excesses, spec.margin)
     depths = sorted({row["depth"] for row in cell.answers})
     choices = spec.passkey.num_distractors + 1
     return {
@@ -92,19 +93,16 @@ def _told(cell: Cell, trained: Sums, spec: LongContextSpec, training_length: int
         "factor": cell.factor,
         "length": cell.length,
         "loss": _rounded(loss_of(sums, slice(None), draws_ST)),
-        "end_loss": _rounded(loss_of(sums, slice(last, None), draws_ST)),
-        "reference": _rounded(loss_of(trained, slice(ends - 1, ends), draws_ST)),
+        "end_loss": _rounded(losses[-1]),
+        "end_excess": _rounded(excesses[-1]),
         "curve": [
-            {"begin": begin, "end": end, **_rounded(loss_of(sums, slice(place, place + 1), draws_ST))}
-            for place, (begin, end) in enumerate(zip(sums.edges, sums.edges[1:], strict=False))
+            {"begin": begin, "end": end, "loss": _rounded(loss), "excess": _rounded(excess)}
+            for (begin, end), loss, excess in zip(stretches, losses, excesses, strict=True)
         ],
-        "break": None if broken is None else _rounded_break(broken),
+        "breaks": broken,
         "passkey": _short(outcome(cell.answers, choices)) if cell.answers else None,
         "passkey_by_depth": [
-            {
-                "depth": depth,
-                **_short(outcome([row for row in cell.answers if row["depth"] == depth], choices)),
-            }
+            {"depth": depth, **_short(outcome([row for row in cell.answers if row["depth"] == depth], choices))}
             for depth in depths
         ],
     }
@@ -112,10 +110,6 @@ def _told(cell: Cell, trained: Sums, spec: LongContextSpec, training_length: int
 
 def _rounded(loss: Loss) -> dict[str, Any]:
     return {name: None if value is None else round(value, 4) for name, value in asdict(loss).items()}
-
-
-def _rounded_break(broken: Break) -> dict[str, Any]:
-    return {"begin": broken.begin, "end": broken.end, "excess": _rounded(broken.excess)}
 
 
 def _short(shares: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +130,14 @@ def metrics_of(told: Sequence[dict[str, Any]]) -> dict[str, float | int | str]:
         metrics[f"{name}_{cell['factor']:g}x_end_nats"] = cell["end_loss"]["value"]
         if cell["passkey"]:
             metrics[f"{name}_{cell['factor']:g}x_passkey"] = cell["passkey"]["first"]
-        if cell["length"] == longest:
-            metrics[f"{name}_breaks_at"] = cell["break"]["begin"] if cell["break"] else "nowhere"
+        if cell["length"] == longest and cell["method"] != CUT:
+            metrics[f"{name}_breaks_at"] = "nowhere" if cell["breaks"] is None else _begin_of_break(cell)
     return metrics
+
+
+def _begin_of_break(cell: dict[str, Any]) -> int:
+    """The first token of the stretch, counted from 1."""
+    return int(cell["curve"][cell["breaks"]]["begin"]) + 1
 
 
 def finding(at_longest: Sequence[dict[str, Any]]) -> str:
@@ -146,10 +145,10 @@ def finding(at_longest: Sequence[dict[str, Any]]) -> str:
     parts = []
     for cell in at_longest:
         if cell["method"] == TRAINED:
-            where = f"breaks at {cell['break']['begin']}" if cell["break"] else "does not break"
+            where = "does not break" if cell["breaks"] is None else f"breaks at token {_begin_of_break(cell)}"
             parts.append(f"{cell['model']} {where}")
-    best = min(at_longest, key=lambda cell: float(cell["end_loss"]["value"]))
+    best = min((cell for cell in at_longest if cell["method"] != CUT), key=lambda cell: float(cell["loss"]["value"]))
     return (
-        f"{', '.join(parts)} of {best['length']} tokens; least loss at their end: {best['model']} "
-        f"{LABELS[best['method']]}, {best['end_loss']['value']:.2f} nats"
+        f"{', '.join(parts)} of {best['length']}; least loss over them: {best['model']} {LABELS[best['method']]}, "
+        f"{best['loss']['value']:.2f} nats"
     )

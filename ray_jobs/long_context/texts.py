@@ -63,7 +63,7 @@ def _own_context(tokens_TL: Ids, end_of_text: int) -> Ids:
     return np.maximum(places_L - begins_TL, 0)
 
 
-def edges_of(length: int, training_length: int, buckets: int) -> list[int]:
-    """Where stretches of positions begin, and the end of the last: `buckets` of them in each training length."""
-    begins = (round(place * training_length / buckets) for place in range(-(-length * buckets // training_length)))
-    return [*(begin for begin in begins if begin < length), length]
+def edges_of(factor: float, training_length: int, buckets: int) -> list[int]:
+    """Where stretches of positions begin in a text of `factor` training lengths, and the end of the last: `buckets` of
+    them in each training length."""
+    return [round(place * training_length / buckets) for place in range(round(factor * buckets) + 1)]

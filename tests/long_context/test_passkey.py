@@ -13,7 +13,7 @@ from ray_jobs.tokenizer.encode import Encoder
 from tests.long_context.models import TRAINING_LENGTH, model_of
 from tests.pretrain.corpus import VOCABULARY, tokenizer_json
 
-SPEC = PasskeySpec(num_trials=4, num_distractors=3)
+SPEC = PasskeySpec(num_trials=2, num_distractors=3, depths=(0.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -132,5 +132,5 @@ def test_shares_count_what_is_first_and_what_is_written() -> None:
 
 
 def test_too_few_numbers_are_refused(encoder: Encoder) -> None:
-    with pytest.raises(ValueError, match=r"take 200 numbers, and of 2 digits there are .*: raise passkey.num_digits"):
+    with pytest.raises(ValueError, match=r"take 1000 numbers, and of 2 digits there are .*: raise passkey.num_digits"):
         draw_passkeys(PasskeySpec(num_digits=2), encoder)
