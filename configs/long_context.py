@@ -82,7 +82,7 @@ class LongContextSpec(Spec):
         for length in self.lengths:
             if abs(length * self.buckets - round(length * self.buckets)) > 1e-9:
                 raise ValueError(
-                    f"lengths has {length:g}, which is no whole number of 1/{self.buckets}: change buckets"
+                    f"lengths has {length:g}, which is no whole number of 1/{self.buckets}: change it, or buckets"
                 )
         if TRAINED not in self.methods:
             raise ValueError(f"methods leaves out {TRAINED}, which stands beside the others: add it")

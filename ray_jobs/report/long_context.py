@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from configs.long_context import LABELS, TRAINED
+from configs.long_context import CUT, LABELS, TRAINED
 from ray_jobs.report.charts import Mark, Series, line_chart
 from ray_jobs.report.documents import Figure
 from ray_jobs.report.figures import count
@@ -15,10 +15,12 @@ from ray_jobs.report.page import Section
 from ray_jobs.report.svg import element, titled
 
 COMPARISON = "comparison.json"
-METHOD_STYLES = dict(zip(LABELS, ("a", "c", "b", "d", "e", "f"), strict=True))
+METHOD_STYLES = dict(zip(LABELS, ("n", "a", "c", "b", "d", "e", "f"), strict=True))
 MODEL_STYLES = ("a", "g", "c", "d", "e", "f")
 LABEL_WIDTH, CELL_WIDTH, CELL_HEIGHT, LENGTH_GAP, HEADER = 150, 36, 22, 14, 40
 LETTER_WIDTH = 7.0
+CONTROL = 2.0
+"""A model that finds the passkey less than so many times as often as by chance is taken not to find it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def _view(node: Node) -> LongContextView:
     rows = [
         {"label": label_of(*name), "cells": [at.get((*name, length)) for length in lengths]}
         for name in names
-        if any((*name, length) in at for length in lengths)
+        if name[1] != CUT
     ]
     facts = [
         ("training length", f"{count(training_length)} tokens"),
@@ -60,13 +62,16 @@ def _view(node: Node) -> LongContextView:
         ("cut from held-out documents", count(texts["documents"])),
         ("tokens a document", f"{texts['tokens_a_document']:,.0f}"),
         ("of its own document before a token", f"{texts['own_context'][-1]:,.0f} tokens, at a text's end"),
-        ("a method breaks above", f"+{found['margin']:g} nats a token"),
+        ("a method breaks where it is worse by", f"{found['margin']:g} nats a token"),
     ]
     return LongContextView(
         node=node,
         facts=facts,
-        sentences=[sentence(cell, training_length) for cell in longest],
-        figures=figures_of(longest, training_length),
+        sentences=[
+            *(sentence(cell, training_length) for cell in longest if cell["method"] != CUT),
+            *of_control(cells, found["chance"]),
+        ],
+        figures=figures_of(longest, training_length, found["margin"]),
         lengths=lengths,
         rows=rows,
         grid=passkey_grid(cells),
@@ -83,39 +88,60 @@ def sentence(cell: dict[str, Any], training_length: int) -> str:
     what = label_of(cell["model"], cell["method"])
     if cell["method"] != TRAINED:
         what += f" × {cell['factor']:g}"
-    broken = cell["break"]
-    if broken is None:
-        above = cell["end_loss"]["value"] - cell["reference"]["value"]
-        return f"{what} does not break within {count(cell['length'])} tokens; at their end {above:+.2f} nats a token"
-    where = f"{what} breaks at tokens {count(broken['begin'] + 1)}–{count(broken['end'])}"
+    end = _excess(cell["end_excess"])
+    if cell["breaks"] is None:
+        return f"{what} does not break within {count(cell['length'])} tokens; at their end {end}"
+    broken = cell["curve"][cell["breaks"]]
+    where = f"{what} breaks at tokens {count(broken['begin'] + 1)} to {count(broken['end'])}"
     if broken["end"] <= training_length:
         where += ", within the training length"
-    excess = broken["excess"]
-    return f"{where}: {excess['value']:+.2f} nats a token{_interval(excess)}"
+    return f"{where}, {_excess(broken['excess'])}; at the end of the texts {end}"
 
 
-def _interval(loss: dict[str, Any]) -> str:
-    return "" if loss["low"] is None else f" ({loss['low']:.2f}–{loss['high']:.2f})"
+def _excess(loss: dict[str, Any]) -> str:
+    interval = "" if loss["low"] is None else f" ({loss['low']:+.2f} to {loss['high']:+.2f})"
+    return f"{loss['value']:+.2f}{interval}"
 
 
-def figures_of(longest: list[dict[str, Any]], training_length: int) -> list[Figure]:
+def of_control(cells: list[dict[str, Any]], chance: float | None) -> list[str]:
+    """A passkey that a model does not find in the shortest text, as trained, tells nothing of the methods."""
+    trained = [cell for cell in cells if cell["method"] == TRAINED and cell["passkey"]]
+    blind = []
+    for model in dict.fromkeys(cell["model"] for cell in trained):
+        shortest = min((cell for cell in trained if cell["model"] == model), key=lambda cell: int(cell["length"]))
+        found = shortest["passkey"]["first"]
+        if chance is not None and found < CONTROL * chance:
+            blind.append(f"{model} ({found:.0%} of trials in {count(shortest['length'])} tokens)")
+    if not blind or chance is None:
+        return []
+    return [
+        f"the passkey tells nothing of the methods of {' and '.join(blind)}: in the shortest texts, as trained, it is "
+        f"found less than {CONTROL:g} times as often as by chance ({chance:.0%})"
+    ]
+
+
+def figures_of(longest: list[dict[str, Any]], training_length: int, margin: float) -> list[Figure]:
     """The models as trained in one chart, and for each that was stretched its methods in one."""
     marks = [Mark(training_length, f"training length {count(training_length)}")]
     trained = [cell for cell in longest if cell["method"] == TRAINED]
+    lines = [
+        _line(cell, "loss", cell["model"], MODEL_STYLES[place % len(MODEL_STYLES)])
+        for place, cell in enumerate(trained)
+    ]
     note = "held-out nats a token; the dashed line is the training length"
-    lines = [_line(cell, cell["model"], MODEL_STYLES[place % len(MODEL_STYLES)]) for place, cell in enumerate(trained)]
     figures = [Figure("Loss by position, as trained", note, line_chart(lines, "position", "nats a token", marks=marks))]
     for model in dict.fromkeys(cell["model"] for cell in longest):
-        own = [cell for cell in longest if cell["model"] == model]
-        if len(own) > 1:
-            lines = [_line(cell, LABELS[cell["method"]], METHOD_STYLES[cell["method"]]) for cell in own]
-            chart = line_chart(lines, "position", "nats a token", marks=marks)
-            figures.append(Figure(f"Loss by position, {model} × {own[0]['factor']:g}", note, chart))
+        own = [cell for cell in longest if cell["model"] == model and cell["method"] != CUT]
+        lines = [_line(cell, "excess", LABELS[cell["method"]], METHOD_STYLES[cell["method"]]) for cell in own]
+        lines.append(Series(f"margin {margin:g}", [(x, margin) for x, _ in lines[0].points], "n"))
+        title = f"{model}: worse than with {count(training_length)} tokens in sight"
+        chart = line_chart(lines, "position", "nats a token", marks=marks)
+        figures.append(Figure(title, f"by how much, on the same tokens; methods × {own[0]['factor']:g}", chart))
     return figures
 
 
-def _line(cell: dict[str, Any], name: str, style: str) -> Series:
-    points = [((each["begin"] + each["end"]) / 2, each["value"]) for each in cell["curve"]]
+def _line(cell: dict[str, Any], what: str, name: str, style: str) -> Series:
+    points = [((each["begin"] + each["end"]) / 2, each[what]["value"]) for each in cell["curve"]]
     return Series(name, points, style)
 
 
