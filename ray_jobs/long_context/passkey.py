@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NEEDLE = "\nThe pass key is {0}. Remember it. {0} is the pass key.\n"
 QUESTION = "\nWhat is the pass key? The pass key is"
-NUM_POOL = 50
+NUM_POOL = 8
 """So many times the numbers wanted are drawn, of which those with the commonest count of tokens are taken."""
 
 

@@ -149,6 +149,6 @@ def finding(at_longest: Sequence[dict[str, Any]]) -> str:
             parts.append(f"{cell['model']} {where}")
     best = min((cell for cell in at_longest if cell["method"] != CUT), key=lambda cell: float(cell["loss"]["value"]))
     return (
-        f"{', '.join(parts)} of {best['length']}; least loss over them: {best['model']} {LABELS[best['method']]}, "
-        f"{best['loss']['value']:.2f} nats"
+        f"in texts of {best['length']} tokens {', '.join(parts)}; least loss: {best['model']} "
+        f"{LABELS[best['method']]}, {best['loss']['value']:.2f} nats"
     )
