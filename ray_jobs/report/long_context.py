@@ -19,6 +19,7 @@ METHOD_STYLES = dict(zip(LABELS, ("n", "a", "c", "b", "d", "e", "f"), strict=Tru
 MODEL_STYLES = ("a", "g", "c", "d", "e", "f")
 LABEL_WIDTH, CELL_WIDTH, CELL_HEIGHT, LENGTH_GAP, HEADER = 150, 36, 22, 14, 40
 LETTER_WIDTH = 7.0
+NATS = " nats a token"
 CONTROL = 2.0
 """A model that finds the passkey less than so many times as often as by chance is taken not to find it."""
 
@@ -61,8 +62,8 @@ def _view(node: Node) -> LongContextView:
         ("texts", f"{count(texts['number'])} of {count(texts['length'])} tokens"),
         ("cut from held-out documents", count(texts["documents"])),
         ("tokens a document", f"{texts['tokens_a_document']:,.0f}"),
-        ("of its own document before a token", f"{texts['own_context'][-1]:,.0f} tokens, at a text's end"),
-        ("a method breaks where it is worse by", f"{found['margin']:g} nats a token"),
+        ("own document in sight", f"{texts['own_context'][-1]:,.0f} tokens at the end"),
+        ("margin of a break", f"{found['margin']:g} nats a token"),
     ]
     return LongContextView(
         node=node,
@@ -88,19 +89,19 @@ def sentence(cell: dict[str, Any], training_length: int) -> str:
     what = label_of(cell["model"], cell["method"])
     if cell["method"] != TRAINED:
         what += f" × {cell['factor']:g}"
-    end = _excess(cell["end_excess"])
     if cell["breaks"] is None:
+        end = _excess(cell["end_excess"], NATS)
         return f"{what} does not break within {count(cell['length'])} tokens; at their end {end}"
     broken = cell["curve"][cell["breaks"]]
     where = f"{what} breaks at tokens {count(broken['begin'] + 1)} to {count(broken['end'])}"
     if broken["end"] <= training_length:
         where += ", within the training length"
-    return f"{where}, {_excess(broken['excess'])}; at the end of the texts {end}"
+    return f"{where}: {_excess(broken['excess'], NATS)}; at the end of the texts {_excess(cell['end_excess'])}"
 
 
-def _excess(loss: dict[str, Any]) -> str:
+def _excess(loss: dict[str, Any], unit: str = "") -> str:
     interval = "" if loss["low"] is None else f" ({loss['low']:+.2f} to {loss['high']:+.2f})"
-    return f"{loss['value']:+.2f}{interval}"
+    return f"{loss['value']:+.2f}{unit}{interval}"
 
 
 def of_control(cells: list[dict[str, Any]], chance: float | None) -> list[str]:

@@ -73,12 +73,12 @@ def test_the_section_says_where_each_method_breaks(page: Element) -> None:
     (section,) = (element for element in page.all("section") if element.attributes["id"] == "long-context")
     said = [item.text() for item in section.all("li")]
     assert said == [
-        "rope as trained breaks at tokens 65 to 96, +0.50 (+0.48 to +0.53); at the end of the texts +1.50 (+1.48 to "
-        "+1.53).",
-        "rope PI × 2 breaks at tokens 1 to 32, within the training length, +0.30 (+0.28 to +0.33); at the end of the "
-        "texts +0.30 (+0.28 to +0.33).",
-        "rope YaRN × 2 does not break within 128 tokens; at their end +0.05 (+0.03 to +0.08).",
-        f"{SCRIPT} as trained does not break within 128 tokens; at their end +0.00 (-0.02 to +0.03).",
+        "rope as trained breaks at tokens 65 to 96: +0.50 nats a token (+0.48 to +0.53); at the end of the texts "
+        "+1.50 (+1.48 to +1.53).",
+        "rope PI × 2 breaks at tokens 1 to 32, within the training length: +0.30 nats a token (+0.28 to +0.33); at the "
+        "end of the texts +0.30 (+0.28 to +0.33).",
+        "rope YaRN × 2 does not break within 128 tokens; at their end +0.05 nats a token (+0.03 to +0.08).",
+        f"{SCRIPT} as trained does not break within 128 tokens; at their end +0.00 nats a token (-0.02 to +0.03).",
     ]
     assert "346" in section.text() and "9 of 128 tokens" in section.text()
     rows = section.all("table")[0].all("tr")[1:]
@@ -115,4 +115,7 @@ def test_without_intervals_the_values_stand_alone() -> None:
     made = cell("rope", "trained", 2, (0, 0, 0.5, 1.5))
     for each in (made["end_excess"], *(stretch["excess"] for stretch in made["curve"])):
         each |= {"low": None, "high": None}
-    assert sentence(made, 64) == "rope as trained breaks at tokens 65 to 96, +0.50; at the end of the texts +1.50"
+    assert (
+        sentence(made, 64)
+        == "rope as trained breaks at tokens 65 to 96: +0.50 nats a token; at the end of the texts +1.50"
+    )
