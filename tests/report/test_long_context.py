@@ -13,6 +13,7 @@ from ray_jobs.report.job import page_of
 from ray_jobs.report.long_context import of_control, sentence
 from ray_jobs.report.nodes import Nodes
 from ray_jobs.report.page import render
+from tasks.node import task_of
 from tests.report.markup import Element, parsed
 from tests.report.synthetic import SCRIPT, finish
 
@@ -52,7 +53,7 @@ def published(store: Store, cells: list[dict[str, Any]]) -> dict[str, Any]:
     texts = {"number": 9, "length": 128, "documents": 12, "tokens_a_document": 345.6, "own_context": [10.0, 77.7]}
     content = {"training_length": 64, "margin": 0.1, "chance": 0.1, "texts": texts, "cells": cells}
     shard = ShardOutput({"comparison.json": File(json.dumps(content).encode())}, {"cells": len(cells)})
-    metrics = {"finding": "rope breaks at token 65 of 128"}
+    metrics = {"finding": "rope breaks at token 65 of 128", "rope_trained_2x_nats": 3.25}
     return {"long-context": finish(store, "long-context", {"results": [shard]}, metrics=metrics)}
 
 
@@ -89,6 +90,13 @@ def test_the_section_says_where_each_method_breaks(page: Element) -> None:
         f"{SCRIPT} as trained",
     ]
     assert page.all("h1")[0].text().endswith("rope breaks at token 65 of 128")
+
+
+def test_the_task_shows_the_finding_and_then_figures(store: Store) -> None:
+    task = task_of("long-context")
+    manifest = published(store, [cell("rope", "trained", 2, (0, 0, 0, 0))])["long-context"].manifest
+    assert task.headline(manifest) == "rope breaks at token 65 of 128"
+    assert task.facts(manifest) == [("rope trained 2x nats", "3.25")]
 
 
 def test_charts_have_a_line_for_each_method_and_the_grid_a_cell_for_each_depth(page: Element) -> None:
