@@ -112,6 +112,12 @@ def answers(model: "PreTrainedModel", prompts_PL: Ids, choices_PKD: Ids, batch: 
 
     Keys and values of a prompt are computed once, and serve all numbers; frequencies that depend on the length are
     those of the text with its answer.
+
+    Args:
+        prompts_PL: all of one length.
+        choices_PKD: the numbers that may follow each, the right one first.
+        batch: prompts computed at once.
+        num_real: tokens of the vocabulary, without the embedding's padding.
     """
     length = prompts_PL.shape[1] + choices_PKD.shape[2]
     set_text_length(model, length)

@@ -53,7 +53,7 @@ def published(store: Store, cells: list[dict[str, Any]]) -> dict[str, Any]:
     texts = {"number": 9, "length": 128, "documents": 12, "tokens_a_document": 345.6, "own_context": [10.0, 77.7]}
     content = {"training_length": 64, "margin": 0.1, "chance": 0.1, "texts": texts, "cells": cells}
     shard = ShardOutput({"comparison.json": File(json.dumps(content).encode())}, {"cells": len(cells)})
-    metrics = {"finding": "rope breaks at token 65 of 128", "rope_trained_2x_nats": 3.25}
+    metrics = {"finding": "rope breaks at token 65 of 128", "rope_trained_2x_nats": 3.25, "rope_trained_breaks_at": 65}
     return {"long-context": finish(store, "long-context", {"results": [shard]}, metrics=metrics)}
 
 
@@ -92,11 +92,11 @@ def test_the_section_says_where_each_method_breaks(page: Element) -> None:
     assert page.all("h1")[0].text().endswith("rope breaks at token 65 of 128")
 
 
-def test_the_task_shows_the_finding_and_then_figures(store: Store) -> None:
+def test_the_task_shows_the_finding_and_where_each_method_breaks(store: Store) -> None:
     task = task_of("long-context")
     manifest = published(store, [cell("rope", "trained", 2, (0, 0, 0, 0))])["long-context"].manifest
     assert task.headline(manifest) == "rope breaks at token 65 of 128"
-    assert task.facts(manifest) == [("rope trained 2x nats", "3.25")]
+    assert task.facts(manifest) == [("rope trained breaks at", "65")]
 
 
 def test_charts_have_a_line_for_each_method_and_the_grid_a_cell_for_each_depth(page: Element) -> None:
