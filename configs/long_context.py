@@ -12,7 +12,7 @@ CUT: Final = "cut"
 Method = Literal["trained", "linear", "ntk", "dynamic", "yarn", "llama3"]
 
 LABELS: dict[str, str] = {
-    CUT: "cut",
+    CUT: "cut to the training length",
     TRAINED: "as trained",
     "linear": "PI",
     "ntk": "NTK-aware",

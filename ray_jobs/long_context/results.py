@@ -147,7 +147,7 @@ def finding(at_longest: Sequence[dict[str, Any]]) -> str:
         if cell["method"] == TRAINED:
             where = "does not break" if cell["breaks"] is None else f"breaks at token {_begin_of_break(cell)}"
             parts.append(f"{cell['model']} {where}")
-    best = min((cell for cell in at_longest if cell["method"] != CUT), key=lambda cell: float(cell["loss"]["value"]))
+    best = min(at_longest, key=lambda cell: float(cell["loss"]["value"]))
     return (
         f"in texts of {best['length']} tokens {', '.join(parts)}; least loss: {best['model']} "
         f"{LABELS[best['method']]}, {best['loss']['value']:.2f} nats"

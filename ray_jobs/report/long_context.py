@@ -52,11 +52,7 @@ def _view(node: Node) -> LongContextView:
     lengths = sorted({cell["length"] for cell in cells})
     names = list(dict.fromkeys((cell["model"], cell["method"]) for cell in cells))
     at = {(cell["model"], cell["method"], cell["length"]): cell for cell in cells}
-    rows = [
-        {"label": label_of(*name), "cells": [at.get((*name, length)) for length in lengths]}
-        for name in names
-        if name[1] != CUT
-    ]
+    rows = [{"label": label_of(*name), "cells": [at.get((*name, length)) for length in lengths]} for name in names]
     facts = [
         ("training length", f"{count(training_length)} tokens"),
         ("texts", f"{count(texts['number'])} of {count(texts['length'])} tokens"),

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.long_context import CUT, LABELS
+from configs.long_context import LABELS
 from ray_jobs.checkpoint.checkpoint import Checkpoint
 from ray_jobs.checkpoint.store import open_store
 from tests.benchmarks.harness import RESULTS, commit, machine
@@ -48,7 +48,7 @@ def main() -> None:
         for slot, upstream in node.manifest.inputs.items()
         if slot.startswith("model")
     }
-    rows = [row_of(cell) for cell in found["cells"] if cell["method"] != CUT]
+    rows = [row_of(cell) for cell in found["cells"]]
     content = {
         "commit": commit(),
         "machine": machine(),

@@ -84,6 +84,7 @@ def test_the_section_says_where_each_method_breaks(page: Element) -> None:
     assert "346" in section.text() and "9 of 128 tokens" in section.text()
     rows = section.all("table")[0].all("tr")[1:]
     assert [row.all("th")[0].text() for row in rows] == [
+        "rope cut to the training length",
         "rope as trained",
         "rope PI",
         "rope YaRN",
