@@ -50,7 +50,8 @@ class LongContextSpec(Spec):
 
     methods: tuple[Method, ...] = Field(default=(TRAINED, "linear", "ntk", "dynamic", "yarn", "llama3"), min_length=1)
     """trained: positions go on as in training. The others stretch rotary positions by as much as the text is longer
-    than the training length (configs/model.py tells what each does), and are the same as `trained` within it."""
+    than the training length (configs/model.py tells what each does), and are the same as `trained` within it. dynamic
+    reads a text anew for each stretch of positions, and takes several times as long as any other."""
     lengths: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(1.0, 2.0, 4.0), min_length=1)
     """Of texts, in training lengths; whole numbers of the stretches that `buckets` cuts one into."""
     training_length: int | None = Field(default=None, ge=8)

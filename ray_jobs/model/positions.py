@@ -75,7 +75,8 @@ def stretch(model: "PreTrainedModel", method: RopeMethod, factor: float, origina
         original: tokens of the texts that the model was trained on.
 
     Raises:
-        ValueError: the model has other positions, or stretched ones already, or the factor is below 1.
+        ValueError: the model has other positions, or stretched ones already, or such as the method does not change, or
+            the factor is below 1.
     """
     config: Any = model.config
     check_stretchable(config)
@@ -88,6 +89,8 @@ def stretch(model: "PreTrainedModel", method: RopeMethod, factor: float, origina
         of_method = {"original_positions": original} if method in ("yarn", "llama3") else {}
         scaling = RopeScaling.model_validate({"method": method, "factor": factor, **of_method})
         turned = int(width * share.get("partial_rotary_factor", 1.0))
+        if method == "ntk" and turned <= 2:
+            raise ValueError("ntk has no effect on heads of which two dimensions are turned: choose another method")
         config.rope_parameters = share | scaled_parameters(now["rope_theta"], turned, scaling)
     # transformers' dynamic scaling takes this for the length that the frequencies were made for.
     config.max_position_embeddings = original if method == "dynamic" else round(original * factor)

@@ -184,3 +184,6 @@ def test_what_cannot_be_stretched_is_refused(folder: Path) -> None:
         stretch(alibi, "linear", 2.0, ORIGINAL)
     with pytest.raises(ValueError, match=r"type gpt2 has neither rotary positions nor MPT's ALiBi.*leave it out"):
         kind_of_positions(GPT2Config())
+    narrow = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "head_dim": 2}))
+    with pytest.raises(ValueError, match="ntk has no effect on heads of which two dimensions are turned"):
+        stretch(narrow, "ntk", 2.0, ORIGINAL)
