@@ -117,6 +117,28 @@ def test_a_model_that_knows_nothing_finds_no_number_likelier(encoder: Encoder, p
     assert answer.logprob == pytest.approx(-passkeys.num_key_tokens * np.log(VOCABULARY), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rope", "alibi"])
+def test_a_model_that_was_taught_the_answer_finds_and_writes_it(
+    encoder: Encoder, passkeys: Passkeys, name: str
+) -> None:
+    length, answer_length = 2 * TRAINING_LENGTH, passkeys.num_key_tokens
+    model = model_of(name, init_std=0.1, max_positions=length)
+    prompts_PL = passkeys.prompt(1, filler(encoder, length), length, 0.5)[None]
+    choices_PKD = passkeys.trials[1].choices_KD[None]
+    whole_PL = torch.from_numpy(np.concatenate([prompts_PL, choices_PKD[:, 0]], axis=1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        logits_DV = model(whole_PL[:, :-1]).logits[0, -answer_length:]
+        loss = torch.nn.functional.cross_entropy(logits_DV, whole_PL[0, -answer_length:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    (found,) = answers(model, prompts_PL, choices_PKD, batch=1, num_real=VOCABULARY)
+    assert found.num_likelier == 0
+    assert found.written == tuple(choices_PKD[0, 0].tolist())
+    assert found.logprob > -1
+
+
 def test_shares_count_what_is_first_and_what_is_written() -> None:
     rows = [
         {"num_likelier": 0, "written": True},
