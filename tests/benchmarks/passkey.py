@@ -1,6 +1,6 @@
 """The passkey beyond the training length, by models that were taught to find it within.
 
-    python -m tests.benchmarks.passkey [--steps 700] [--out FILE.json]
+    python -m tests.benchmarks.passkey [--steps 1000] [--out FILE.json]
 
 A model of a million parameters that was trained on text alone finds no passkey, at whatever length. Here two small ones
 (3 layers, hidden 64, 180,000 parameters), one with RoPE and one with ALiBi, are trained on sequences of 128 tokens that
@@ -135,7 +135,7 @@ def measured(name: str, steps: int) -> tuple[float, list[dict[str, Any]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=RESULTS / f"passkey-{datetime.date.today():%Y%m%d}.json")
     options = parser.parse_args()
     with ProcessPoolExecutor(len(SHAPES), multiprocessing.get_context("spawn")) as pool:
