@@ -13,6 +13,7 @@ from configs.crawl import CrawlSource, FilterSpec, SnapshotSpec
 from configs.dedup import DedupSpec
 from configs.evaluate import EvaluateSpec
 from configs.external import EvalSetsSource, EvalSetsSpec, LabelsSource, LabelsSpec, ReferenceSource, ReferenceSpec
+from configs.long_context import LongContextSpec
 from configs.pretrain import EVAL_SETS, PretrainSpec
 from configs.quality import NgramLmSpec, QualitySpec
 from configs.repeats import RepeatsSpec
@@ -130,6 +131,13 @@ KINDS = (
         "ray_jobs.evaluate.job:run",
         {"model": "pretrain", "tokens": "tokens", "tokenizer": "tokenizer"},
         ONE_PROCESS,
+    ),
+    NodeKind(
+        LongContextSpec,
+        "ray_jobs.long_context.job:run",
+        {MODEL: "pretrain", "tokens": "tokens", "tokenizer": "tokenizer"},
+        Resources(shards_per_task=1),
+        several=frozenset({MODEL}),
     ),
     NodeKind(
         ScalingSpec,

@@ -12,7 +12,7 @@ from tasks.defaults import store_url
 RecipeName = Annotated[
     str,
     typer.Argument(
-        help="A recipe's name (demo, tiny, small, 7b, scaling) or a path to a .yaml.",
+        help="A recipe's name (demo, tiny, small, 7b, scaling, long-context) or a path to a .yaml.",
         autocompletion=lambda: recipe_names(),
     ),
 ]

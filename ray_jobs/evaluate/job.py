@@ -40,8 +40,9 @@ def evaluate(spec: EvaluateSpec, inputs: dict[str, Checkpoint], resources: Resou
     """The results, all of them a function of spec and inputs."""
     import torch
 
-    from ray_jobs.evaluate.perplexity import bootstrap_draws, document_nlls, score
+    from ray_jobs.evaluate.perplexity import document_nlls, score
     from ray_jobs.evaluate.samples import write_samples
+    from ray_jobs.model.scoring import bootstrap_draws
 
     torch.set_num_threads(max(1, int(resources.cpus)))
     check_same_tokenizer(inputs)

@@ -77,14 +77,3 @@ def score(nlls: np.ndarray, documents: Sequence[HeldOut], draws: np.ndarray | No
         low, high = np.quantile((draws @ bits) / (draws @ num_bytes), [0.025, 0.975])
         interval = (float(low), float(high))
     return Score(math.exp(nlls.sum() / num_tokens), float(bits.sum() / num_bytes.sum()), interval)
-
-
-def bootstrap_draws(num_documents: int, samples: int, seed: int) -> np.ndarray | None:
-    """How often each document is drawn in each resampling (Efron 1979): [samples, documents]; None for no samples.
-
-    The same draws serve all models, so that their intervals compare like with like.
-    """
-    if samples == 0:
-        return None
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return generator.multinomial(num_documents, np.full(num_documents, 1.0 / num_documents), size=samples)

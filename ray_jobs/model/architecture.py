@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from configs.model import ModelSpec
 from ray_jobs.model.files import config_values
+from ray_jobs.model.positions import renew_frequencies
 from ray_jobs.model.recompute import Recompute, set_recompute
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def materialise(model: "PreTrainedModel", device: torch.device) -> None:
     model.to_empty(device=device)
     if model.config.tie_word_embeddings:  # to_empty makes one parameter a module
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    base: Any = model.base_model
-    if hasattr(base, "rotary_emb"):  # frequencies are no parameters: they are computed, not stored
-        base.rotary_emb = type(base.rotary_emb)(config=model.config).to(device)
+    renew_frequencies(model)
 
 
 def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:

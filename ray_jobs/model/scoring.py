@@ -102,3 +102,14 @@ def summed_nlls(
             nll_B = nll_BL.double().sum(dim=1).cpu().numpy()
             np.add.at(totals, [row.place for row in group], nll_B)
     return totals
+
+
+def bootstrap_draws(num_texts: int, samples: int, seed: int) -> np.ndarray | None:
+    """How often each text is drawn in each resampling (Efron 1979): [samples, texts]; None for no samples.
+
+    The same draws serve all models, so that their intervals compare like with like.
+    """
+    if samples == 0:
+        return None
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return generator.multinomial(num_texts, np.full(num_texts, 1.0 / num_texts), size=samples)

@@ -21,6 +21,7 @@ from ray_jobs.report.documents import documents_section
 from ray_jobs.report.duplicates import duplicates_section
 from ray_jobs.report.evaluation import evaluation_section
 from ray_jobs.report.lineage import lineage_section
+from ray_jobs.report.long_context import long_context_section
 from ray_jobs.report.nodes import Nodes
 from ray_jobs.report.overview import graph_section, headline, other_section, table_section, tiles
 from ray_jobs.report.page import Page, Section, render
@@ -50,6 +51,7 @@ def page_of(nodes: Nodes, spec: ReportSpec) -> Page:
         graph_section(nodes),
         scaling_section(nodes),
         evaluation_section(nodes, spec.num_samples),
+        long_context_section(nodes),
         training_section(nodes),
         tokens_section(nodes),
         documents_section(nodes),

@@ -95,6 +95,8 @@ def headline(node: Node) -> str:
             return f"{compact(float(known['parameters']))} parameters, loss {float(known['loss']):.3f}"
         case "evaluate" if "bits_per_byte" in known:
             return f"{float(known['bits_per_byte']):.3f} bits per byte"
+        case "long-context" if "finding" in known:
+            return str(known["finding"])
         case "scaling" if {"size_exponent", "E"} <= set(known):
             return f"best size ∝ C^{float(known['size_exponent']):.2f}, loss ≥ {float(known['E']):.2f}"
     return ", ".join(

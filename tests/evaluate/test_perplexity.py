@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from configs.model import ModelSpec
-from ray_jobs.evaluate.perplexity import bootstrap_draws, document_nlls, score
+from ray_jobs.evaluate.perplexity import document_nlls, score
 from ray_jobs.model.architecture import empty_model, initialise, materialise, transformers_config
-from ray_jobs.model.scoring import windows_of
+from ray_jobs.model.scoring import bootstrap_draws, windows_of
 from ray_jobs.tokenizer.heldout import HeldOut
 
 

@@ -1,0 +1,1 @@
+"""Long context: how a model does on texts longer than it was trained on."""
