@@ -85,7 +85,10 @@ def record(folder: str, file: Path) -> None:
 
     llm = started(folder, "float32")
     tokenizer = llm.get_tokenizer()
-    texts = [*TEXTS, *(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in CHATS)]
+    texts = [
+        *TEXTS,
+        *(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in CHATS),
+    ]
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     answers = []
     outputs = answered(llm, prompts, SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=2))
