@@ -117,7 +117,7 @@ def speed(folder: str, file: Path, dtype: str) -> None:
     """Of requests {"warm": …, "measured": …}, each a list of [prompt, number of tokens to write]."""
     from vllm import SamplingParams
 
-    llm = started(folder, dtype, **json.loads(os.environ.get("PEER_VLLM_SETTINGS", "{}")))
+    llm = started(folder, dtype, max_num_batched_tokens=512)
     for requests in json.loads(file.read_text()).values():
         prompts, counts = zip(*requests, strict=True)
         params = [SamplingParams(temperature=0, max_tokens=count, ignore_eos=True) for count in counts]
