@@ -1,5 +1,6 @@
 """Ways of decoding, side by side on one prompt."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,7 @@ def analyse(loaded: Loaded, spec: AnalyseSpec) -> list[Rows]:
 
 
 def _row(loaded: Loaded, name: str, tokens: Sequence[int], total: float, seconds: float) -> dict[str, Any]:
-    pairs = list(zip(tokens, tokens[1:], strict=False))
+    pairs = list(itertools.pairwise(tokens))
     text: Any = loaded.tokenizer.decode(list(tokens))
     return {
         "way": name,

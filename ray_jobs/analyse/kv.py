@@ -1,8 +1,8 @@
 """What keeping keys and values is worth, and what their memory costs.
 
-Without a cache a token costs a pass over all before it; with one, a pass over one token, which attends to all before it.
-Memory that is reserved for the longest answer lies idle while the answer is short; in blocks at most one block a request
-does (Kwon et al. 2023, arXiv:2309.06180, section 2 and figure 2).
+Without a cache a token costs a pass over all before it; with one, a pass over one token, which attends to all before.
+Memory that is reserved for the longest answer lies idle while the answer is short; in blocks at most one block of a
+request does (Kwon et al. 2023, arXiv:2309.06180, section 2 and figure 2).
 """
 
 import math
@@ -20,6 +20,7 @@ from ray_jobs.inference.engine import Engine
 from ray_jobs.inference.loading import Loaded
 from ray_jobs.inference.memory import head_width
 
+BLOCK_SIZE = EngineSpec().block_size
 PROMPT_TOKENS = 16
 # The mix of requests: lengths drawn log-uniformly, as chat's are skewed to short ones.
 PROMPTS, ANSWERS = (8, 128), (4, 64)
@@ -51,8 +52,8 @@ def _memory(loaded: Loaded) -> Rows:
     return Rows(
         f"Keys and values of {loaded.name}",
         rows,
-        f"2 · {layers} layers · {heads} key-value heads · {width} wide · bytes of a number; context {loaded.context:,}. "
-        f"Without grouped heads it would be {config.num_attention_heads / heads:g} times as much.",
+        f"2 · {layers} layers · {heads} key-value heads · {width} wide · bytes of a number; context "
+        f"{loaded.context:,}. Without grouped heads it would be {config.num_attention_heads / heads:g} times as much.",
     )
 
 
@@ -90,7 +91,7 @@ def _kinds(loaded: Loaded, spec: AnalyseSpec) -> Rows:
         f"With and without a cache, behind {PROMPT_TOKENS} tokens",
         rows,
         "dynamic: transformers' cache, which grows by copying. static: one piece as long as prompt and answer. paged: "
-        "blocks of 16 tokens. Rounding may part texts in bf16 where two tokens are nearly as likely.",
+        f"blocks of {BLOCK_SIZE} tokens. Rounding may part texts in bf16 where two tokens are nearly as likely.",
     )
 
 
@@ -122,7 +123,7 @@ def _contiguous(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int
 
 
 def _paged(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int], int]:
-    return _by_engine(loaded, prompt, count, 16)
+    return _by_engine(loaded, prompt, count, BLOCK_SIZE)
 
 
 def _by_engine(loaded: Loaded, prompt: list[int], count: int, block_size: int) -> tuple[list[int], int]:
@@ -140,7 +141,7 @@ def _allocation(loaded: Loaded, spec: AnalyseSpec) -> Rows:
     rows = []
     for batch in spec.batches:
         requests = mix(2 * batch, loaded.num_tokens, spec.seed)
-        for name, block_size in (("contiguous", longest), ("paged", 16)):
+        for name, block_size in (("contiguous", longest), ("paged", BLOCK_SIZE)):
             blocks = -(-batch * longest // block_size)
             engine_spec = EngineSpec(
                 block_size=block_size, num_blocks=blocks, max_running=2 * batch, prefix_cache=False, step_tokens=1024

@@ -38,7 +38,7 @@ def attend(q_RHD: Tensor, step: "Step", layer: int, scaling: float, out_RHD: Ten
         key_scales, value_scales = memory.key_scales[layer].numpy(), memory.value_scales[layer].numpy()
     result = np.empty(q_RHD.shape, np.float32)
     kernel = _kernel(q_RHD.shape[1] // memory.keys[layer].shape[1], q_RHD.shape[2])
-    arguments = (
+    arguments: tuple[Any, ...] = (
         np.ascontiguousarray(q_RHD.float().numpy()) * np.float32(scaling),
         _as_numpy(memory.keys[layer]),
         _as_numpy(memory.values[layer]),
