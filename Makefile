@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 run: setup ## the demo: from a crawl to an evaluated model, in at most 10 minutes on 2 cores
 	@$(BIN)/headrace run demo
 
-test: setup ## every test that runs without a GPU, about 45 minutes on 2 cores
+test: setup ## every test that runs without a GPU, about an hour on 2 cores
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy

