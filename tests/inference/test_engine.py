@@ -203,7 +203,7 @@ def test_requests_that_come_and_are_cancelled_at_any_step_leave_no_block_behind(
     ],
 )
 def test_what_cannot_be_answered_is_refused_at_once(prompt: list[int], new: int, said: str) -> None:
-    engine = Engine(model_of(), VOCABULARY, spec=EngineSpec(num_blocks=5))
+    engine = Engine(model_of(), VOCABULARY, spec=EngineSpec(block_size=16, num_blocks=5))
     with pytest.raises(ValueError, match=said):
         engine.add(prompt, DecodingSpec(max_new_tokens=new))
 
