@@ -105,28 +105,32 @@ def _attention(
 @torch.library.custom_op("headrace::attend", mutates_args=())
 def attend(q_1HND: Tensor, k_1GND: Tensor, v_1GND: Tensor, layer: Tensor, scaling: float) -> Tensor:
     """What the new tokens see, [1, N, H, D], their keys and values being written to the current step's memory."""
-    step, number = _current.step, int(layer)
-    assert step is not None, "attention outside of a step"
+    assert _current.step is not None, "attention outside of a step"
     q_NHD, k_NGD, v_NGD = (x[0].transpose(0, 1) for x in (q_1HND, k_1GND, v_1GND))
-    out_NHD = torch.empty(q_NHD.shape, dtype=q_NHD.dtype, device=q_NHD.device)
-    num_decoded = len(step.lengths_R)
-    if q_NHD.is_cuda:
-        from ray_jobs.inference import paged_gpu as paged
-    else:
-        from ray_jobs.inference import paged_cpu as paged  # type: ignore[no-redef]
-    paged.write(step.memory, number, step.slots_N, k_NGD, v_NGD)
-    if num_decoded:
-        paged.attend(q_NHD[:num_decoded], step, number, scaling, out_NHD[:num_decoded])
-    for stretch in step.stretches:
-        new = slice(stretch.first, stretch.first + stretch.count)
-        out_NHD[new] = _stretch(q_NHD[new], *step.memory.read(number, stretch.slots_L), scaling)
-    return out_NHD.unsqueeze(0)
+    return seen(_current.step, int(layer), q_NHD, k_NGD, v_NGD, scaling).unsqueeze(0)
 
 
 @attend.register_fake
 def _(q_1HND: Tensor, k_1GND: Tensor, v_1GND: Tensor, layer: Tensor, scaling: float) -> Tensor:
     one, heads, count, width = q_1HND.shape
     return q_1HND.new_empty(one, count, heads, width)
+
+
+def seen(step: Step, layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor, scaling: float) -> Tensor:
+    """What the new tokens see, [N, H, D]; their keys and values are written to the step's memory."""
+    out_NHD = torch.empty(q_NHD.shape, dtype=q_NHD.dtype, device=q_NHD.device)
+    num_decoded = len(step.lengths_R)
+    if q_NHD.is_cuda:
+        from ray_jobs.inference import paged_gpu as paged
+    else:
+        from ray_jobs.inference import paged_cpu as paged  # type: ignore[no-redef]
+    paged.write(step.memory, layer, step.slots_N, k_NGD, v_NGD)
+    if num_decoded:
+        paged.attend(q_NHD[:num_decoded], step, layer, scaling, out_NHD[:num_decoded])
+    for stretch in step.stretches:
+        new = slice(stretch.first, stretch.first + stretch.count)
+        out_NHD[new] = _stretch(q_NHD[new], *step.memory.read(layer, stretch.slots_L), scaling)
+    return out_NHD
 
 
 def _stretch(q_NHD: Tensor, k_LGD: Tensor, v_LGD: Tensor, scaling: float) -> Tensor:

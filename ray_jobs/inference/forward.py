@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ray_jobs.inference.attention import Step, computing
-from ray_jobs.inference.fused import FusedDecoder, can_fuse
+from ray_jobs.inference.fused import FusedDecoder, FusedLayer, can_fuse, through
 from ray_jobs.inference.memory import Memory
 
 if TYPE_CHECKING:
@@ -74,10 +74,14 @@ class Forward:
         self.replays = on_gpu if compiled is None else compiled
         self._widest = widest
         self._graphs: dict[int, _Graph] = {}
+        self._layers: list[FusedLayer] | None = None
         self._decoder: FusedDecoder | None = None
-        if self.replays and can_fuse(model):
+        base: Any = self._base
+        if can_fuse(model):
             with torch.inference_mode(False), torch.no_grad():
-                self._decoder = FusedDecoder(model, num_tokens, SEVERAL_ROWS)
+                self._layers = [FusedLayer(layer) for layer in base.layers]
+                if self.replays:
+                    self._decoder = FusedDecoder(model, self._layers, num_tokens, SEVERAL_ROWS)
 
     @torch.inference_mode()
     def decode(self, decoded: Decoded) -> Tensor:
@@ -117,10 +121,16 @@ class Forward:
     def logits(self, tokens_N: np.ndarray, positions_N: np.ndarray, step: Step, places: Any) -> Tensor:
         """Logits behind the new tokens at `places` among the step's, fp32 [places, V]."""
         tokens_1N, positions_1N = self.on_device(tokens_N).unsqueeze(0), self.on_device(positions_N).unsqueeze(0)
-        with computing(step):
-            hidden_1NC, turns = self._embedded(tokens_1N, positions_1N)
-            for layer in self._base.layers:
-                hidden_1NC = _through(layer, hidden_1NC, turns)
+        hidden_1NC, turns = self._embedded(tokens_1N, positions_1N)
+        if self._layers is not None:
+            hidden_NC, (cos_1ND, sin_1ND) = hidden_1NC[0], turns
+            for number, fused in enumerate(self._layers):
+                hidden_NC = through(fused, number, hidden_NC, cos_1ND[0], sin_1ND[0], step)
+            hidden_1NC = hidden_NC.unsqueeze(0)
+        else:
+            with computing(step):
+                for layer in self._base.layers:
+                    hidden_1NC = _through(layer, hidden_1NC, turns)
         return self._read_out(hidden_1NC[:, places])
 
     def on_device(self, array: np.ndarray) -> Tensor:

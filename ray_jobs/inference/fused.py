@@ -1,11 +1,12 @@
-"""Decoding on a GPU with few kernels, for decoders of Llama's form: Llama, Mistral, Qwen2, Qwen3.
+"""Decoders of Llama's form with few operators: Llama, Mistral, Qwen2, Qwen3.
 
 A layer's projections of the same input become one product, their weights lying side by side: the model's own
-parameters become views of them, so that weights changed in place are changed here too. Of one row every product is a
-kernel of ours, with norm, gate and residual on its way; of several it is cuBLAS's, and inductor joins what is between.
+parameters become views of them, so that weights changed in place are changed here too. On a GPU decoding is for CUDA
+graphs: of one row every product is a kernel of ours, with norm, gate and residual on its way; of several it is
+cuBLAS's, and inductor joins what is between.
 
-Shapes: R rows, C model width, O = (H + 2G)·D outputs for queries, keys and values, H heads, G key-value heads, D width
-of a head, I width within the layer, V vocabulary.
+Shapes: N tokens or R rows, C model width, O = (H + 2G)·D outputs for queries, keys and values, X = H + 2G, H heads, G
+key-value heads, D width of a head, I width within the layer, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ray_jobs.inference.attention import Step
+from ray_jobs.inference.attention import Step, seen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +55,7 @@ class FusedLayer:
         if hasattr(attention, "q_norm"):
             self.head_norms_D = attention.q_norm.weight, attention.k_norm.weight
         self.out, self.out_bias_C = attention.o_proj.weight, attention.o_proj.bias
-        self.scaling = attention.scaling
+        self.scaling, self.num_groups = attention.scaling, layer.self_attn.config.num_key_value_heads
         self.mlp_norm_C = layer.post_attention_layernorm.weight
         self.gate_up_2IC = side_by_side([mlp.gate_proj, mlp.up_proj], "weight")
         self.down_CI = mlp.down_proj.weight
@@ -80,13 +81,42 @@ def side_by_side(linears: Sequence[torch.nn.Linear], name: str) -> Tensor:
     return joined
 
 
+def through(layer: FusedLayer, number: int, hidden_NC: Tensor, cos_ND: Tensor, sin_ND: Tensor, step: Step) -> Tensor:
+    """What leaves the layer of this number, [N, C], by torch's own operators: for any step, on any device."""
+    count, width = cos_ND.shape
+    qkv_NXD = _projected(hidden_NC, layer.norm_C, layer.eps, layer.qkv_OC, layer.qkv_bias_O).view(count, -1, width)
+    num_turned = qkv_NXD.shape[1] - layer.num_groups
+    turned_NXD, v_NGD = qkv_NXD[:, :num_turned], qkv_NXD[:, num_turned:]
+    num_heads = num_turned - layer.num_groups
+    if layer.head_norms_D is not None:
+        parts = turned_NXD.split((num_heads, layer.num_groups), dim=1)
+        normed = [_normed(part, norm, layer.eps) for part, norm in zip(parts, layer.head_norms_D, strict=True)]
+        turned_NXD = torch.cat(normed, dim=1)
+    low, high = turned_NXD.chunk(2, dim=2)
+    turned_NXD = turned_NXD * cos_ND.unsqueeze(1) + torch.cat((-high, low), dim=2) * sin_ND.unsqueeze(1)
+    q_NHD, k_NGD = turned_NXD[:, :num_heads], turned_NXD[:, num_heads:]
+    seen_NO = seen(step, number, q_NHD, k_NGD, v_NGD, layer.scaling).view(count, -1)
+    return _mixed(
+        hidden_NC,
+        seen_NO,
+        layer.out,
+        layer.out_bias_C,
+        layer.mlp_norm_C,
+        layer.eps,
+        layer.gate_up_2IC,
+        layer.down_CI,
+    )
+
+
 class FusedDecoder:
     """Logits of decoded tokens, by kernels that a CUDA graph can hold."""
 
-    def __init__(self, model: "PreTrainedModel", num_tokens: int, several_rows: dict[str, Any]):
+    def __init__(
+        self, model: "PreTrainedModel", layers: list[FusedLayer], num_tokens: int, several_rows: dict[str, Any]
+    ):
         base: Any = model.base_model
         head: Any = model.get_output_embeddings()
-        self.layers = [FusedLayer(layer) for layer in base.layers]
+        self.layers = layers
         self.heads, self.num_tokens = model.config.num_attention_heads, num_tokens
         self.norm_C, self.eps, self.head_VC = base.norm.weight, base.norm.variance_epsilon, head.weight
 
@@ -141,6 +171,9 @@ class FusedDecoder:
 
 
 def _normed(x_RC: Tensor, norm_C: Tensor, eps: float) -> Tensor:
+    """As transformers rounds: in fp32, to x's dtype, then by the weight."""
+    if x_RC.dtype == torch.float32:
+        return F.rms_norm(x_RC, norm_C.shape, norm_C, eps)
     wide_RC = x_RC.float()
     wide_RC = wide_RC * torch.rsqrt(wide_RC.square().mean(dim=-1, keepdim=True) + eps)
     return norm_C * wide_RC.to(x_RC.dtype)
