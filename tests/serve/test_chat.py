@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(tmp_path: Path) -> None:
         nonlocal shown
         deadline = time.monotonic() + 60
         while text not in shown:
-            assert time.monotonic() < deadline, shown
+            assert select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0], shown
             shown += os.read(terminal, 4096).decode(errors="replace")
         shown = shown[shown.index(text) + len(text) :]
 
@@ -129,7 +130,10 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(tmp_path: Path) -> None:
         wait_for("/quit")
         wait_for("you> ")
         os.write(terminal, b"the mill\n")
-        time.sleep(1)
+        wait_for("the mill\r\n")  # the terminal's own echo
+        while not shown:  # the answer begins
+            assert select.select([terminal], [], [], 60)[0]
+            shown += os.read(terminal, 4096).decode(errors="replace")
         process.send_signal(signal.SIGINT)
         wait_for("interrupted")
         wait_for("you> ")
