@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from configs.base import Spec
 
+LEAST_TEMPERATURE = 1e-6
+"""Below it the likeliest token is all that is left in fp32."""
+
 
 class DecodingSpec(Spec):
     """One request's choice of tokens. The steps are taken in the order of the fields, which is transformers'."""
@@ -42,7 +45,7 @@ class DecodingSpec(Spec):
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < LEAST_TEMPERATURE
 
 
 class EngineSpec(Spec):

@@ -32,10 +32,10 @@ WAYS: dict[str, dict[str, Any]] = {
 def analyse(loaded: Loaded, spec: AnalyseSpec) -> list[Rows]:
     """Text, likelihood by the model's own distribution, variety and speed of each way."""
     prompt = loaded.encode(spec.prompt)
-    blocks = (BEAMS + 1) * (-(-(len(prompt) + spec.new_tokens) // 16) + 1)
-    engine = Engine(
-        loaded.model, loaded.num_tokens, loaded.end_tokens, spec=EngineSpec(num_blocks=blocks, prefix_cache=False)
-    )
+    engine_spec = EngineSpec(prefix_cache=False)
+    blocks = (BEAMS + 1) * (-(-(len(prompt) + spec.new_tokens) // engine_spec.block_size) + 1)
+    engine_spec = engine_spec.model_copy(update={"num_blocks": blocks})
+    engine = Engine(loaded.model, loaded.num_tokens, loaded.end_tokens, spec=engine_spec)
     engine.add(prompt, DecodingSpec(temperature=0, max_new_tokens=min(4, spec.new_tokens)))
     engine.run()  # compiles what is compiled
     rows = []

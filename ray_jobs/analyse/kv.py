@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -21,6 +21,8 @@ from ray_jobs.inference.loading import Loaded
 from ray_jobs.inference.memory import head_width
 
 BLOCK_SIZE = EngineSpec().block_size
+Written: TypeAlias = tuple[list[int], int, float]
+"""Tokens, how many there was room for, and seconds."""
 PROMPT_TOKENS = 16
 # The mix of requests: lengths drawn log-uniformly, as chat's are skewed to short ones.
 PROMPTS, ANSWERS = (8, 128), (4, 64)
@@ -60,7 +62,7 @@ def _memory(loaded: Loaded) -> Rows:
 def _kinds(loaded: Loaded, spec: AnalyseSpec) -> Rows:
     chance = random.Random(spec.seed)
     prompt = [chance.randrange(loaded.num_tokens) for _ in range(PROMPT_TOKENS)]
-    kinds: dict[str, Callable[[Loaded, list[int], int], tuple[list[int], int]]] = {
+    kinds: dict[str, Callable[[Loaded, list[int], int], Written]] = {
         "none": _without,
         "dynamic": _dynamic,
         "static": _contiguous,
@@ -70,10 +72,7 @@ def _kinds(loaded: Loaded, spec: AnalyseSpec) -> Rows:
     for length in spec.lengths:
         texts, base = [], None
         for name, write in kinds.items():
-            write(loaded, prompt, 2)  # compiles what is compiled
-            began = time.perf_counter()
-            text, reserved = write(loaded, prompt, length)
-            seconds = time.perf_counter() - began
+            text, reserved, seconds = write(loaded, prompt, length)
             base = base or seconds
             texts.append(text)
             rows.append(
@@ -96,43 +95,48 @@ def _kinds(loaded: Loaded, spec: AnalyseSpec) -> Rows:
 
 
 @torch.inference_mode()
-def _without(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int], int]:
+def _without(loaded: Loaded, prompt: list[int], count: int) -> Written:
     loaded.model.config._attn_implementation = "sdpa"
     tokens = list(prompt)
+    began = time.perf_counter()
     for _ in range(count):
         logits: Any = loaded.model(torch.tensor([tokens], device=loaded.model.device), use_cache=False).logits
         tokens.append(int(logits[0, -1, : loaded.num_tokens].argmax()))
-    return tokens[len(prompt) :], 0
+    return tokens[len(prompt) :], 0, time.perf_counter() - began
 
 
 @torch.inference_mode()
-def _dynamic(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int], int]:
+def _dynamic(loaded: Loaded, prompt: list[int], count: int) -> Written:
     from transformers import DynamicCache
 
     loaded.model.config._attn_implementation = "sdpa"
     cache, tokens, new = DynamicCache(config=loaded.model.config), list(prompt), list(prompt)
+    began = time.perf_counter()
     for _ in range(count):
         logits: Any = loaded.model(torch.tensor([new], device=loaded.model.device), past_key_values=cache).logits
         new = [int(logits[0, -1, : loaded.num_tokens].argmax())]
         tokens += new
-    return tokens[len(prompt) :], len(tokens) - 1
+    return tokens[len(prompt) :], len(tokens) - 1, time.perf_counter() - began
 
 
-def _contiguous(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int], int]:
+def _contiguous(loaded: Loaded, prompt: list[int], count: int) -> Written:
     return _by_engine(loaded, prompt, count, len(prompt) + count)
 
 
-def _paged(loaded: Loaded, prompt: list[int], count: int) -> tuple[list[int], int]:
+def _paged(loaded: Loaded, prompt: list[int], count: int) -> Written:
     return _by_engine(loaded, prompt, count, BLOCK_SIZE)
 
 
-def _by_engine(loaded: Loaded, prompt: list[int], count: int, block_size: int) -> tuple[list[int], int]:
+def _by_engine(loaded: Loaded, prompt: list[int], count: int, block_size: int) -> Written:
     blocks = -(-(len(prompt) + count) // block_size)
     spec = EngineSpec(block_size=block_size, num_blocks=blocks, prefix_cache=False)
     engine = Engine(loaded.model, loaded.num_tokens, spec=spec)
+    engine.add(prompt, DecodingSpec(temperature=0, max_new_tokens=min(2, count)))
+    engine.run()  # compiles what is compiled
     (request,) = engine.add(prompt, DecodingSpec(temperature=0, max_new_tokens=count))
+    began = time.perf_counter()
     engine.run()
-    return request.answer, blocks * block_size
+    return request.answer, blocks * block_size, time.perf_counter() - began
 
 
 def _allocation(loaded: Loaded, spec: AnalyseSpec) -> Rows:

@@ -92,6 +92,7 @@ def _advance(
         value = tl.load(values_ptr + part)
         best = value == tl.max(value, axis=0)
         token = tl.min(tl.where(best, tl.load(tokens_ptr + part), 2147483647), axis=0)
+        token = tl.where(token == 2147483647, 0, token)  # where logits are no numbers, none is the likeliest
         tl.store(written_ptr + row, token.to(tl.int64), mask=asked)
     else:
         token = tl.load(written_ptr + row, mask=asked, other=0).to(tl.int32)

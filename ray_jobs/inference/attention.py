@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "headrace-paged"
+# Types of transformers whose attention was seen to be this one; others have sinks, soft caps or layers without turns.
+SERVED = {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "olmo2", "gemma"}
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,19 @@ def use_paged_attention(model: "PreTrainedModel") -> None:
 
     config = model.config
     base: Any = model.base_model
-    if not hasattr(config, "num_key_value_heads") or not hasattr(base, "rotary_emb"):
-        raise ValueError(f"{type(model).__name__} has no rotary attention over key-value heads: serve it by generate")
-    if getattr(config, "use_sliding_window", False):
-        raise ValueError("attention in a sliding window is not served: set use_sliding_window to false")
-    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":
+    if config.model_type not in SERVED:
         raise ValueError(
-            "dynamic rope scaling turns all keys anew as a text grows, so keys cannot be kept: choose yarn or linear"
+            f"{type(model).__name__} is not known to do nothing but what {', '.join(sorted(SERVED))} do: serve it by "
+            "generate"
+        )
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and window < config.max_position_embeddings:
+        raise ValueError(
+            f"attention in a sliding window of {window} tokens is not served: lower max_position_embeddings to it"
+        )
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in {"dynamic", "longrope"}:
+        raise ValueError(
+            "this rope scaling turns all keys anew as a text grows, so keys cannot be kept: choose yarn or linear"
         )
     AttentionInterface.register(NAME, _attention)
     config._attn_implementation = NAME

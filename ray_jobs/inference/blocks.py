@@ -109,6 +109,8 @@ class Blocks:
     def publish(self, table: Table, tokens: Sequence[int]) -> None:
         """Makes the table's full blocks known by their tokens, of which `tokens` are the first; their keys and values
         are written. A block whose like is known already stays unknown."""
+        if not self.keeps:
+            return
         full = min(len(tokens), table.length) // self.block_size
         for place in range(len(table.hashes), full):
             parent = table.hashes[-1] if table.hashes else b""
@@ -138,6 +140,14 @@ class Blocks:
         """The sequence is over. A prompt's last blocks are the first to make room: without those before, they are of no
         use."""
         self.cut(table, 0)
+
+    def forget(self) -> None:
+        """Nothing that was computed stands any more: the weights are others. No sequence is under way."""
+        assert not any(self._references), "sequences are under way"
+        self._free += self._unused
+        self._unused.clear()
+        self._by_hash.clear()
+        self._hash_of.clear()
 
     def slots(self, table: Table, first: int, last: int) -> np.ndarray:
         """Where the tokens first … last − 1 lie: int64 [last − first], counted in tokens over all blocks."""

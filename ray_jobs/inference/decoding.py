@@ -47,7 +47,7 @@ class Rows:
 
         sampled = [spec for spec in specs if not spec.greedy]
         return cls(
-            column([spec.temperature or 1.0 for spec in specs]),
+            column([1.0 if spec.greedy else spec.temperature for spec in specs]),
             torch.tensor([spec.greedy for spec in specs], device=device),
             column([min(spec.top_k or num_tokens, num_tokens) for spec in specs], torch.int64),
             # Sums of probabilities are rounded: 1 itself could leave out the last ones.
@@ -112,7 +112,7 @@ def log_probabilities(
     the logits as they are."""
     logprobs_RV = logits_RV.log_softmax(dim=1)
     chosen_R1 = logprobs_RV.gather(1, torch.tensor(tokens, device=logits_RV.device).unsqueeze(1))
-    top = logprobs_RV.topk(count, dim=1)
+    top = logprobs_RV.topk(min(count, logits_RV.shape[1]), dim=1)
     rows = zip(chosen_R1[:, 0].tolist(), top.indices.tolist(), top.values.tolist(), strict=True)
     return [(chosen, list(zip(tokens, values, strict=True))) for chosen, tokens, values in rows]
 

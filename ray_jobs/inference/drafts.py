@@ -79,7 +79,11 @@ class ModelDraft:
     def propose(self, requests: Sequence[Request], most: Sequence[int]) -> list[Proposal]:
         """Draws `count` tokens one after another, of all requests at once. A repetition penalty is left out: what it
         changes is corrected when the model verifies."""
-        writing = [(request, min(self.count, count)) for request, count in zip(requests, most, strict=True)]
+        context = self.sequences.context
+        writing = [
+            (request, min(self.count, count, context - request.length))
+            for request, count in zip(requests, most, strict=True)
+        ]
         drafted: dict[int, list[int]] = {}
         probs: dict[int, list[torch.Tensor]] = {}
         active = self._with_room([request for request, count in writing if count > 0 and self._caught_up(request)])

@@ -60,7 +60,7 @@ class Engine:
     ):
         """
         Args:
-            model: of transformers; its attention is replaced.
+            model: of transformers; its attention is replaced, and its weights may from now on change in place only.
             num_tokens: of the vocabulary, without the embedding's padding.
             end_tokens: each ends an answer.
             decode: ids to text; needed for stop texts.
@@ -100,6 +100,8 @@ class Engine:
 
     def check(self, prompt: Sequence[int], spec: DecodingSpec, num_answers: int = 1) -> None:
         """Raises what `add` would."""
+        if num_answers < 1:
+            raise ValueError(f"{num_answers} answers are none: ask for at least one")
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token, such as the one that begins a text")
         if not all(0 <= token < self.num_tokens for token in prompt):
@@ -119,11 +121,21 @@ class Engine:
         if spec.stop and self.decode is None:
             raise ValueError("stop texts need the engine's decode, which turns tokens into text")
 
+    def weights_changed(self) -> None:
+        """To be called when the model's weights were changed in place: what was computed by the old ones is forgotten.
+
+        Raises:
+            ValueError: requests are under way.
+        """
+        if self.running or any(request.table.blocks for request in self.waiting):
+            raise ValueError("requests are under way, by the weights that were: run or cancel them first")
+        self.blocks.forget()
+
     def cancel(self, request: Request) -> None:
         """Ends a request; what it has written stays."""
         if request.reason is not None:
             return
-        self.waiting.extend(request.siblings)  # each with a prompt of its own now
+        self.waiting.extend(one for one in request.siblings if one.reason is None)  # each with a prompt of its own now
         request.siblings = ()
         if request in self.waiting:
             self.waiting.remove(request)

@@ -184,7 +184,7 @@ class _Graph:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._logits_RV = run()
 
     def logits(self, decoded: Decoded) -> Tensor:

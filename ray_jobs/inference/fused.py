@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+FORMS = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
+
+
 def can_fuse(model: "PreTrainedModel") -> bool:
     """Whether the layers are of this form."""
     base: Any = model.base_model
     layer = base.layers[0]
     attention, mlp = layer.self_attn, layer.mlp
-    parts = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "act_fn"}
-    linear = (getattr(attention, f"{name}_proj", None) for name in "qkvo")
+    linear = [getattr(attention, f"{name}_proj", None) for name in "qkvo"]
+    linear += [getattr(mlp, f"{name}_proj", None) for name in ("gate", "up", "down")]
     return (
-        {name for name, _ in layer.named_children()} <= parts
-        and all(isinstance(part, torch.nn.Linear) for part in linear)
-        and {name for name, _ in mlp.named_children()} <= {"gate_proj", "up_proj", "down_proj", "act_fn"}
-        and all(isinstance(getattr(mlp, f"{name}_proj", None), torch.nn.Linear) for name in ("gate", "up", "down"))
-        and getattr(mlp.gate_proj, "bias", None) is None
-        and getattr(model.config, "hidden_act", None) == "silu"
+        type(layer).__name__ in FORMS
+        and all(type(part) is torch.nn.Linear for part in linear)  # not one of packed weights
+        and mlp.gate_proj.bias is None
+        and model.config.hidden_act == "silu"
     )
 
 

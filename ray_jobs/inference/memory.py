@@ -27,7 +27,9 @@ class Memory:
     ):
         config = model.config
         shape = ((num_blocks + 1) * block_size, config.num_key_value_heads, head_width(config))
-        dtype = torch.int8 if kv_dtype == "int8" else model.dtype
+        # numba, which reads them on a CPU, has no fp16.
+        kept = torch.float32 if model.dtype == torch.float16 and model.device.type == "cpu" else model.dtype
+        dtype = torch.int8 if kv_dtype == "int8" else kept
         self.block_size, self.dtype = block_size, model.dtype
 
         def layers(shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
@@ -54,8 +56,8 @@ class Memory:
 
     def write(self, layer: int, slots_N: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> None:
         if self.key_scales is None or self.value_scales is None:
-            self.keys[layer][slots_N] = k_NGD
-            self.values[layer][slots_N] = v_NGD
+            self.keys[layer][slots_N] = k_NGD.to(self.keys[layer].dtype)
+            self.values[layer][slots_N] = v_NGD.to(self.values[layer].dtype)
             return
         self.keys[layer][slots_N], self.key_scales[layer][slots_N] = quantized(k_NGD)
         self.values[layer][slots_N], self.value_scales[layer][slots_N] = quantized(v_NGD)
@@ -64,7 +66,7 @@ class Memory:
         """Keys and values, [L, G, D], in the model's dtype."""
         k_LGD, v_LGD = self.keys[layer][slots_L], self.values[layer][slots_L]
         if self.key_scales is None or self.value_scales is None:
-            return k_LGD, v_LGD
+            return k_LGD.to(self.dtype), v_LGD.to(self.dtype)
         k_LGD = (k_LGD * self.key_scales[layer][slots_L].unsqueeze(2)).to(self.dtype)
         return k_LGD, (v_LGD * self.value_scales[layer][slots_L].unsqueeze(2)).to(self.dtype)
 

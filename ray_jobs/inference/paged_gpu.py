@@ -287,7 +287,7 @@ def _attend(
         cell = (block * BLOCK_SIZE + token % BLOCK_SIZE) * groups + g
         of_tokens = there[:, None] & (d < D)[None, :]
         k_td = tl.load(keys_ptr + cell[:, None] * D + d[None, :], mask=of_tokens, other=0.0).to(q_hd.dtype)
-        score_ht = tl.dot(q_hd, tl.trans(k_td)) * scaling
+        score_ht = tl.dot(q_hd, tl.trans(k_td), input_precision="ieee") * scaling
         if INT8:
             score_ht *= tl.load(key_scales_ptr + cell, mask=there, other=0.0)[None, :]
         score_ht = tl.where(there[None, :], score_ht, float("-inf"))
@@ -298,7 +298,7 @@ def _attend(
         v_td = tl.load(values_ptr + cell[:, None] * D + d[None, :], mask=of_tokens, other=0.0).to(q_hd.dtype)
         if INT8:
             weight_ht *= tl.load(value_scales_ptr + cell, mask=there, other=0.0)[None, :]
-        out_hd = out_hd * shrink_h[:, None] + tl.dot(weight_ht.to(q_hd.dtype), v_td)
+        out_hd = out_hd * shrink_h[:, None] + tl.dot(weight_ht.to(q_hd.dtype), v_td, input_precision="ieee")
         largest_h = new_h
     place = (row * groups * GROUP + head) * PARTS + part
     out_hd = out_hd / tl.where(total_h > 0, total_h, 1.0)[:, None]

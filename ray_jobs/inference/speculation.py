@@ -89,6 +89,8 @@ def verified(probs_kV: Tensor, proposal: Proposal, seed: int, first: int) -> lis
                 left_V[tokens[place]] = 0
             else:
                 left_V = (left_V - proposal.probs_KV[place]).clamp_min(0)
+            if not left_V.any():  # p and q are equal but for rounding
+                left_V = probs_kV[place]
             return [*proposal.tokens[:place], _one(left_V, seed, first + place)]
     return [*proposal.tokens, _one(probs_kV[count], seed, first + count)]
 

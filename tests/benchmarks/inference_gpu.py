@@ -54,6 +54,7 @@ SHAPES: dict[str, dict[str, int]] = {
     },
 }
 POSITIONS = 4096
+BLOCK_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def model_of(shape: str, device: torch.device) -> LlamaForCausalLM:
 def measure(variant: Variant, model: LlamaForCausalLM, bandwidth: float) -> dict[str, Any]:
     num_tokens = SHAPES[variant.shape]["vocab_size"]
     prompt = variant.context - variant.steps // 2
-    blocks = variant.batch * (-(-(prompt + variant.steps) // 16) + 1)
+    blocks = variant.batch * (-(-(prompt + variant.steps) // BLOCK_SIZE) + 1)
     spec = EngineSpec(
+        block_size=BLOCK_SIZE,
         num_blocks=blocks,
         max_running=max(variant.batch, 1),
         step_tokens=8192,
@@ -214,7 +216,7 @@ def speculation(
     model: Any, num_tokens: int, prompts: Sequence[Sequence[int]], count: int, steps: int, agreement: float = 0.8
 ) -> dict[str, Any]:
     """With a scripted draft against without, one after the other, in one process; c is the draft's share of a step."""
-    spec = EngineSpec(num_blocks=len(prompts) * 300, prefix_cache=False)
+    spec = EngineSpec(num_blocks=len(prompts) * 600, prefix_cache=False)
     greedy = DecodingSpec(temperature=0, max_new_tokens=steps)
 
     def seconds(draft: Script | None) -> tuple[float, list[Request], Engine]:
