@@ -164,6 +164,8 @@ def chat(spec: ChatSpec) -> None:
                 one.turn(line)
             except ValueError as error:
                 print(error, file=sys.stderr)
+            except KeyboardInterrupt:  # between the line and the answer
+                print()
 
 
 def _lines(prompt: str) -> Iterator[str]:
