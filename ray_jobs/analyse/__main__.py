@@ -13,7 +13,6 @@ def main() -> int:
     parser.add_argument("spec", help="JSON")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    spec = AnalyseSpec.model_validate_json(arguments.spec)
     from ray_jobs.analyse import decoding, kv, prompts
     from ray_jobs.analyse.tables import show
     from ray_jobs.checkpoint.store import open_store
@@ -21,6 +20,7 @@ def main() -> int:
 
     ways = {"kv": kv.analyse, "decoding": decoding.analyse, "prompts": prompts.analyse}
     try:
+        spec = AnalyseSpec.model_validate_json(arguments.spec)
         loaded = load(spec.model, open_store(spec.store), spec.device, spec.dtype)
         print(f"{loaded.name}, {loaded.model.dtype} on {loaded.model.device}", file=sys.stderr)
         show(ways[arguments.what](loaded, spec), as_json=spec.json_output)
